@@ -1,0 +1,228 @@
+package container
+
+import (
+	"log/slog"
+	"syscall"
+	"time"
+)
+
+// This file holds Config, the description of a container, as plain data. Nothing here acts.
+// The parts that need more words have files of their own: namespace.go, mount.go, capability.go.
+
+// Config describes a container: what it looks like from inside and what its processes may do.
+// It is data: New copies it, validates the copy and stores it as JSON. The zero Config isolates
+// nothing and is refused; start from [DefaultConfig].
+type Config struct {
+	// Root is what the container's / is made of. Required when Namespaces.NewMnt is set, and must
+	// be zero without it: nothing is pivoted outside a mount namespace of the container's own.
+	Root Root
+
+	// Namespaces says which kinds are new, joined or shared with the caller.
+	Namespaces Namespaces
+
+	// UidMappings and GidMappings map ids of a new user namespace to ids of the host. With
+	// NewUser set and both empty: the caller's own ids become 0. See [KeepID] and [SubordinateIDs]
+	// for the other usual ones. Without NewUser they must be empty.
+	UidMappings []IDMap
+	GidMappings []IDMap
+
+	// TimeOffsets shifts the clocks of a new time namespace. Needs Namespaces.NewTime.
+	TimeOffsets TimeOffsets
+
+	// Hostname and Domainname are set in the UTS namespace. If empty, the host's are kept. Need
+	// Namespaces.NewUTS.
+	Hostname   string
+	Domainname string
+
+	// Mounts are made in this order, before the root is entered. /dev is always a fresh tmpfs and
+	// needs no entry. See [DefaultMounts].
+	Mounts []Mount
+
+	// Devices are the nodes in /dev. Nil means [DefaultDevices]; empty and not nil means none.
+	// In a user namespace, where nodes cannot be made, the host's are bound after their type and
+	// numbers have been verified.
+	Devices []Device
+
+	// MaskPaths are hidden: a file reads as empty, a directory is empty. ReadonlyPaths are made
+	// read-only with all that is mounted below. Paths that do not exist are passed over.
+	MaskPaths     []string
+	ReadonlyPaths []string
+
+	// Sysctl sets kernel parameters by their dotted or slashed name: only those that belong to a
+	// namespace, and only with that namespace new.
+	Sysctl map[string]string
+
+	// Capabilities are the five sets of the container's processes. Nil means
+	// [DefaultCapabilitiesConfig].
+	Capabilities *Capabilities
+
+	// NoNewPrivileges sets no_new_privs: setuid programs and file capabilities give nothing.
+	// See prctl(2), PR_SET_NO_NEW_PRIVS.
+	NoNewPrivileges bool
+
+	// Seccomp filters system calls. Nil: no filter.
+	Seccomp *SeccompProfile
+
+	// Rlimits are set with prlimit(2). Those not named are inherited from the caller.
+	Rlimits []Rlimit
+
+	// Umask is the file mode creation mask. Nil means 0022.
+	Umask *uint32
+
+	// OomScoreAdj is written to /proc/self/oom_score_adj: -1000 (never killed) to 1000. Nil: as the
+	// caller's. Lowering it needs CAP_SYS_RESOURCE on the host.
+	OomScoreAdj *int
+
+	// Personality is the execution domain of personality(2). Nil: as the caller's.
+	Personality *Personality
+
+	// Scheduler is set with sched_setattr(2), IOPriority with ioprio_set(2). Nil: as the caller's.
+	Scheduler  *Scheduler
+	IOPriority *IOPriority
+
+	// CPUAffinity is a list of CPUs, "0-3,7", for sched_setaffinity(2). If empty, as the caller's.
+	CPUAffinity string
+
+	// HostKeyring keeps the caller's session keyring. By default the container gets a new, empty
+	// one. See session-keyring(7).
+	HostKeyring bool
+
+	// DieWithParent kills the container's first process, and with it its PID namespace, when the
+	// caller's process dies. See prctl(2), PR_SET_PDEATHSIG.
+	DieWithParent bool
+
+	// StopSignal asks the first process to end: in Stop, and when Run's context is done. Zero means
+	// SIGTERM. StopTimeout is how long it has before SIGKILL; zero means 10 s, negative means that
+	// SIGKILL is sent at once.
+	StopSignal  syscall.Signal
+	StopTimeout time.Duration
+
+	// Annotations are the caller's own notes. The package stores them and never reads them.
+	Annotations map[string]string
+
+	// Logger is told of steps and clean-ups. Nil is silent. It is not stored.
+	Logger *slog.Logger `json:"-"`
+}
+
+// Root says what the container's / is made of. Exactly one of Dir and Layers is set.
+type Root struct {
+	// Dir is an absolute path of a directory. "/" is the host's own root with all that is mounted
+	// below it.
+	Dir string
+
+	// Layers are directories in overlayfs format, the lowest first; [Image.Root] fills them in.
+	Layers []string
+
+	// Access says where writes go. The zero value means ReadWrite for a Dir other than "/", and
+	// CopyOnWrite for the host's root and for layers.
+	Access Access
+
+	// Upper is a directory that keeps what was written, with CopyOnWrite: the subdirectories
+	// "upper" and "work" are made in it. If empty, changes live in a tmpfs and are gone with the
+	// container.
+	Upper string
+
+	// UpperSize limits that tmpfs, in bytes. Zero means the kernel's default, half of the memory.
+	UpperSize int64
+
+	// Propagation of the container's mounts, to and from the host: "private" (the default),
+	// "slave", "shared" or "unbindable", with "r" in front for all that is mounted below.
+	Propagation Propagation
+}
+
+// Access says where writes to a root go.
+type Access string
+
+// The kinds of access to a root.
+const (
+	// ReadOnly: writes fail with EROFS.
+	ReadOnly Access = "ro"
+	// CopyOnWrite: writes go to an upper layer of overlayfs.
+	CopyOnWrite Access = "cow"
+	// ReadWrite: writes go to the directory itself. Refused for the host's root and for layers.
+	ReadWrite Access = "rw"
+)
+
+// HostRoot is the host's own file tree, copy-on-write: what the container changes is gone with it.
+// Mounted file systems are included, each copy-on-write; those that overlayfs cannot
+// stand on are read-only. /proc, /sys, /dev and /run are not taken from the host.
+var HostRoot = Root{Dir: "/", Access: CopyOnWrite}
+
+// Directory is a root in a directory of the host; what the container writes stays there.
+func Directory(path string) Root { return Root{Dir: path, Access: ReadWrite} }
+
+// TimeOffsets are added to the clocks of a time namespace; see time_namespaces(7).
+type TimeOffsets struct {
+	Monotonic time.Duration
+	Boottime  time.Duration
+}
+
+// Device is a node in the container's /dev.
+type Device struct {
+	// Path is absolute and below /dev. Missing directories are made.
+	Path string
+	// Type is 'c' for a character device, 'b' for a block device.
+	Type rune
+	// Major and Minor are the device's numbers.
+	Major, Minor uint32
+	// Mode holds the permission bits. Zero means 0666.
+	Mode uint32
+	// Uid and Gid own the node, as ids of the container.
+	Uid, Gid uint32
+}
+
+// DefaultDevices returns the nodes that every container gets: null, zero, full, random, urandom
+// and tty.
+func DefaultDevices() []Device {
+	return []Device{
+		{Path: "/dev/null", Type: 'c', Major: 1, Minor: 3},
+		{Path: "/dev/zero", Type: 'c', Major: 1, Minor: 5},
+		{Path: "/dev/full", Type: 'c', Major: 1, Minor: 7},
+		{Path: "/dev/random", Type: 'c', Major: 1, Minor: 8},
+		{Path: "/dev/urandom", Type: 'c', Major: 1, Minor: 9},
+		{Path: "/dev/tty", Type: 'c', Major: 5, Minor: 0},
+	}
+}
+
+// DefaultMounts returns /proc, /sys read-only, and /sys/fs/cgroup read-only. /dev with its pts,
+// shm and mqueue is made without an entry.
+func DefaultMounts() []Mount {
+	kernel := NoSuid | NoDev | NoExec
+	return []Mount{
+		{Type: "proc", Source: "proc", Target: "/proc", Flags: kernel},
+		{Type: "sysfs", Source: "sysfs", Target: "/sys", Flags: kernel | MountReadOnly},
+		{Type: "cgroup2", Source: "cgroup2", Target: "/sys/fs/cgroup", Flags: kernel | MountReadOnly},
+	}
+}
+
+// DefaultMaskPaths returns the files of /proc and /sys that tell about the host, or act on it.
+func DefaultMaskPaths() []string {
+	return []string{
+		"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys",
+		"/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list",
+		"/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware",
+	}
+}
+
+// DefaultReadonlyPaths returns the parts of /proc through which the host could be changed.
+func DefaultReadonlyPaths() []string {
+	return []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
+}
+
+// DefaultConfig returns a Config that isolates: every kind of namespace but time is new, the
+// caller's ids become 0 inside (as root too: pass explicit maps, or clear NewUser, for anything
+// else), default mounts, masks and devices, few capabilities, no new privileges. Root is left
+// for the caller to set.
+func DefaultConfig() Config {
+	return Config{
+		Namespaces: Namespaces{
+			NewCgroup: true, NewIPC: true, NewMnt: true, NewNet: true,
+			NewPID: true, NewUser: true, NewUTS: true,
+		},
+		Hostname:        "container",
+		Mounts:          DefaultMounts(),
+		MaskPaths:       DefaultMaskPaths(),
+		ReadonlyPaths:   DefaultReadonlyPaths(),
+		NoNewPrivileges: true,
+	}
+}

@@ -1,0 +1,140 @@
+package container
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"syscall"
+)
+
+// The sentinels of this package. Test for them with [errors.Is].
+var (
+	// ErrExist is returned by New when a container with this id is there already. It wraps fs.ErrExist.
+	ErrExist error = &sentinel{"container already exists", fs.ErrExist}
+
+	// ErrNotExist is returned when the container is not, or no longer, on disk; another process may
+	// have destroyed it at any time. It wraps fs.ErrNotExist.
+	ErrNotExist error = &sentinel{"container does not exist", fs.ErrNotExist}
+
+	// ErrInvalidID is returned for an id that does not match [A-Za-z0-9_+.-]{1,1024}, or is "." or "..".
+	ErrInvalidID = errors.New("invalid container id")
+
+	// ErrInvalidConfig is wrapped by each complaint about a field of a Config or Process.
+	ErrInvalidConfig error = &sentinel{"invalid configuration", fs.ErrInvalid}
+
+	// ErrRunning is returned by an operation that needs a container whose first process has not been
+	// started yet, or has ended.
+	ErrRunning = errors.New("container is running")
+
+	// ErrNotRunning is returned by Signal, Stop and Wait when there is no process.
+	ErrNotRunning = errors.New("container is not running")
+
+	// ErrUnsupported is returned where this kernel, this host or this user cannot do what was asked
+	// for. The message names what is missing. It wraps errors.ErrUnsupported.
+	ErrUnsupported error = &sentinel{"not supported here", errors.ErrUnsupported}
+
+	// ErrNotFound is returned when Process.Args[0] is not an executable of the container: the shell's
+	// exit code 127.
+	ErrNotFound = errors.New("executable file not found in the container")
+
+	// ErrNotExecutable is returned when Process.Args[0] is there but cannot be executed: the shell's
+	// exit code 126.
+	ErrNotExecutable = errors.New("file is not executable")
+)
+
+type sentinel struct {
+	text string
+	is   error
+}
+
+func (s *sentinel) Error() string { return s.text }
+func (s *sentinel) Unwrap() error { return s.is }
+
+// Error says which operation failed, on which container and which object.
+type Error struct {
+	// Op is the operation or the step of a start: "create", "mount", "unshare", "execve".
+	Op string
+	// ID is the container's id. Empty where there is none yet.
+	ID string
+	// Path is the file, namespace or other object that the step was about. May be empty.
+	Path string
+	// Err is the reason; often a syscall.Errno.
+	Err error
+	// Remedy says what the user can do about it. May be empty.
+	Remedy string
+}
+
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString("container")
+	if e.ID != "" {
+		b.WriteString(" " + e.ID)
+	}
+	b.WriteString(": " + e.Op)
+	if e.Path != "" {
+		b.WriteString(" " + e.Path)
+	}
+	b.WriteString(": " + e.Err.Error())
+	if e.Remedy != "" {
+		b.WriteString(" (" + e.Remedy + ")")
+	}
+	return b.String()
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// FieldError is one complaint about a Config, Process or other input: which field, what is wrong
+// with it, and what would be right. New and Run return all complaints at once, joined by
+// errors.Join; each wraps ErrInvalidConfig.
+type FieldError struct {
+	// Field names the field as in Go: "Mounts[2].Target".
+	Field string
+	// Problem says what is wrong and what would be right.
+	Problem string
+	// Err is a more specific cause. May be nil.
+	Err error
+}
+
+func (e *FieldError) Error() string {
+	if e.Err != nil {
+		return fmt.Sprintf("%s: %s: %v", e.Field, e.Problem, e.Err)
+	}
+	return e.Field + ": " + e.Problem
+}
+
+// Unwrap makes errors.Is(err, ErrInvalidConfig) and the cause visible.
+func (e *FieldError) Unwrap() []error {
+	if e.Err != nil {
+		return []error{ErrInvalidConfig, e.Err}
+	}
+	return []error{ErrInvalidConfig}
+}
+
+// fieldErrorf makes a FieldError.
+func fieldErrorf(field, format string, args ...any) error {
+	return &FieldError{Field: field, Problem: fmt.Sprintf(format, args...)}
+}
+
+// ExitError is returned by Wait when the process ended with a status other than 0.
+type ExitError struct {
+	// Code is the exit code, or 128 plus the signal's number, as a shell reports it.
+	Code int
+	// Signal is the signal that ended the process; 0 if it exited.
+	Signal syscall.Signal
+	// CoreDumped tells whether a core was written.
+	CoreDumped bool
+}
+
+func (e *ExitError) Error() string {
+	switch {
+	case e.Signal == 0:
+		return fmt.Sprintf("exit status %d", e.Code)
+	case e.CoreDumped:
+		return fmt.Sprintf("signal: %v (core dumped)", e.Signal)
+	}
+	return fmt.Sprintf("signal: %v", e.Signal)
+}
+
+// ExitCode is the code that a shell would report: Code.
+func (e *ExitError) ExitCode() int { return e.Code }

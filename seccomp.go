@@ -1,0 +1,4 @@
+package container
+
+// SeccompProfile says which system calls the container's processes may make.
+type SeccompProfile struct{}
