@@ -31,5 +31,14 @@ func (e *fieldErrors) add(err error) {
 // join returns all complaints as one error, or nil.
 func (e fieldErrors) join() error { return errors.Join(e...) }
 
+// mapKey names an element of a map: Sysctl["net.ipv4.ip_forward"]. The key is cut to a length that
+// can be read.
+func mapKey(field, key string) string {
+	if len(key) > 100 {
+		key = key[:100] + "..."
+	}
+	return fmt.Sprintf("%s[%q]", field, key)
+}
+
 // index names an element of a list: "Mounts[2]".
 func index(field string, i int) string { return fmt.Sprintf("%s[%d]", field, i) }
