@@ -216,7 +216,7 @@ func TestMessagesAndWait(t *testing.T) {
 	p := New(0)
 	p.Send(7, 1234567890123)
 	p.Wait()
-	p.Send(8, p.Sub(5, 6).Result())
+	p.Send(8, p.Sub(5, 6).IgnoreAll().Result())
 	p.Exit(0)
 	c, err := p.Start(&Attr{})
 	if err != nil {
