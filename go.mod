@@ -2,4 +2,6 @@ module example.com/container
 
 go 1.26.0
 
-require golang.org/x/sys v0.49.0
+require (
+	golang.org/x/sys v0.49.0
+)
