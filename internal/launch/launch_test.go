@@ -58,12 +58,6 @@ func TestExit(t *testing.T) {
 	wantExit(t, p, 42)
 }
 
-func TestCodeIsSmallAndHasNoLiteralPool(t *testing.T) {
-	if n := len(code()); n < 100 || n > 512 {
-		t.Errorf("the launcher has %d bytes", n)
-	}
-}
-
 func TestWriteReachesStdout(t *testing.T) {
 	r, w, err := os.Pipe()
 	if err != nil {
