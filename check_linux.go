@@ -15,7 +15,7 @@ import (
 // new namespaces (check_probe.go), which end with it. Nothing stays behind, and nothing is changed.
 
 // Check tells what this host and this user can do for containers, before anything is tried: one result a
-// line, each with the remedy. It starts two or three processes that live for a few milliseconds.
+// line, each with the remedy. It starts a few processes that live for some milliseconds.
 // What containers of the caller will meet may still differ from it, where a container asks for less, or
 // for more.
 func Check() []CheckResult {
