@@ -230,6 +230,9 @@ func stepError(err error) error {
 		return &Error{Op: "start", Err: err}
 	}
 	out := &Error{Op: e.Step.Name, Path: e.Step.Object, Err: os.NewSyscallError(e.Syscall, e.Errno)}
+	if e.Syscall == "sub" { // a verification of ours
+		out.Err = e.Errno
+	}
 	switch e.Step.Name {
 	case "executable":
 		out.Op, out.Err = "execute", fmt.Errorf("%w: %w", ErrNotFound, e.Errno)

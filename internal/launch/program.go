@@ -72,11 +72,11 @@ type blob struct {
 // descriptors from 3 on that are not the program's own.
 func New(extraFiles int) *Program {
 	p := &Program{
-		ops:     make([]op, opFirst, 256),
+		ops:     make([]op, opFirst, 384),
 		steps:   make([]uint32, opFirst, 256),
 		names:   []Step{{Name: "start"}},
 		data:    make([]byte, messageSize, 8192),
-		strings: make(map[string]Arg, 64),
+		strings: make(map[string]Arg, 128),
 		extra:   extraFiles,
 	}
 	p.ops[opReport] = op{nr: unix.SYS_WRITE, args: [6]int64{int64(p.socketFD()), failAddr, messageSize}, next: opExit + 1, fail: opExit + 1}
