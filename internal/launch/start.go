@@ -226,10 +226,9 @@ func (p *Program) executable(attr *Attr) (*os.File, error) {
 
 // sealedFile puts img into a memfd that nobody can change, not even through /proc/PID/exe.
 func sealedFile(img image) (*os.File, error) {
-	const flags = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
-	fd, err := unix.MemfdCreate(ProcessName, flags|unix.MFD_EXEC)
+	fd, err := unix.MemfdCreate(ProcessName, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
 	if err == unix.EINVAL { // before Linux 6.3 there was no such flag, and every memfd executable
-		fd, err = unix.MemfdCreate(ProcessName, flags)
+		fd, err = unix.MemfdCreate(ProcessName, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	}
 	if err != nil {
 		return nil, os.NewSyscallError("memfd_create", err)
