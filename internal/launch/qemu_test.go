@@ -6,6 +6,7 @@ import (
 	"bytes"
 	debugelf "debug/elf"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -17,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"example.com/container/internal/testenv"
 )
 
 // This file proves the arm64 launcher on an amd64 machine. It runs the tests of this package, Start and all,
@@ -153,12 +156,7 @@ func lookQemu(t *testing.T) string {
 // needQemu skips the test for want of something, or fails it where CI says that it must run.
 func needQemu(t *testing.T, format string, args ...any) {
 	t.Helper()
-	for _, must := range strings.Split(os.Getenv("CONTAINER_TEST_MUST"), ",") {
-		if must == "qemu" {
-			t.Fatalf("CONTAINER_TEST_MUST=qemu, but missing: "+format, args...)
-		}
-	}
-	t.Skipf("missing: "+format, args...)
+	testenv.Need(t, testenv.Requirement{Name: "qemu", Probe: func() error { return fmt.Errorf("missing: "+format, args...) }})
 }
 
 // arm64Test builds the tests of this package for arm64.
