@@ -1,3 +1,7 @@
 module example.com/container
 
-go 1.26
+go 1.26.0
+
+require (
+	golang.org/x/sys v0.49.0
+)

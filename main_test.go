@@ -11,4 +11,9 @@ import (
 
 // TestMain runs all tests of the package between two looks at what is there: descriptors, mounts,
 // processes, cgroups, interfaces, files.
-func TestMain(m *testing.M) { os.Exit(leak.Main(m)) }
+func TestMain(m *testing.M) {
+	if os.Getenv("CONTAINER_PURE_DIR") != "" { // a stage of a test, in namespaces that end with it
+		os.Exit(m.Run())
+	}
+	os.Exit(leak.Main(m))
+}
