@@ -72,6 +72,8 @@ func removePodmanStore(dir string) {
 		return
 	}
 	exec.Command(podman, append(podmanStore(dir), "rmi", "--all", "--force")...).Run()
+	// This ends the process that holds the user namespace of an ordinary user.
+	exec.Command(podman, append(podmanStore(dir), "system", "migrate")...).Run()
 	syscall.Unmount(dir+"/root/overlay", syscall.MNT_DETACH)
 	os.RemoveAll(dir)
 }

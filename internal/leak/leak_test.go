@@ -73,6 +73,31 @@ func TestProcess(t *testing.T) {
 	})
 }
 
+// TestOrphan starts a shell that ends and leaves a process behind, which the system's init adopts,
+// or a nearer reaper: then there is nothing to see from here.
+func TestOrphan(t *testing.T) {
+	before := take(nil)
+	out, err := exec.Command("sh", "-c", "sleep 100 >/dev/null 2>&1 & echo $!").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid := strings.TrimSpace(string(out))
+	found := before.wait(nil, 10*time.Millisecond)
+	stat, _ := os.ReadFile("/proc/" + pid + "/stat")
+	if err := exec.Command("kill", pid).Run(); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(stat), ") S 1 ") {
+		t.Skipf("the orphan was not adopted by process 1: %s", stat)
+	}
+	if !slices.Contains(found, "process "+pid+" (sleep)") {
+		t.Errorf("the orphan %s is not among %q", pid, found)
+	}
+	if left := before.wait(nil, grace); len(left) > 0 {
+		t.Errorf("found after its end: %q", left)
+	}
+}
+
 func TestZombie(t *testing.T) {
 	expect(t, "process ", nil, func() func() {
 		cmd := exec.Command("true")
