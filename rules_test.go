@@ -52,7 +52,7 @@ var rules = []rule{
 		faults: 4,
 		bad: `import ("os"; "os/exec"; "syscall"; "golang.org/x/sys/unix")
 			func f() { exec.Command("ls"); os.StartProcess("ls", nil, nil); unix.Exec("", nil, nil); syscall.ForkExec("", nil, nil) }`,
-		good: `import "example.com/exec"; var _ = exec.Command`,
+		good: `import ("os/exec"; e "example.com/exec"); var _, _ = exec.ErrWaitDelay, e.Command`,
 	},
 	{
 		name:  "no change of the process",
@@ -232,13 +232,11 @@ func checkImports(s *source) {
 }
 
 func checkPrograms(s *source) {
-	for _, spec := range s.Imports {
-		if spec.Path.Value == `"os/exec"` {
-			s.complain(spec, "imports os/exec")
-		}
-	}
 	s.each(func(n ast.Node) {
 		pkg, name := s.qualified(n)
+		if pkg == "os/exec" && slices.Contains([]string{"Command", "CommandContext", "Cmd", "LookPath"}, name) {
+			s.complain(n, "uses exec.%s", name)
+		}
 		if (pkg == "os" || isSyscall(pkg)) && slices.Contains([]string{"StartProcess", "ForkExec", "Exec"}, name) {
 			s.complain(n, "uses %s.%s", path.Base(pkg), name)
 		}

@@ -29,12 +29,18 @@ func prepareRootless(dir string) (field, error) { return prepareStart(dir, true)
 type start struct {
 	dir    string // for files of the contenders; it is an OCI bundle as well
 	rootfs string
+	state  string // for the records of containers: in memory, as /run is
 	userns bool
 }
 
 // prepareStart makes a root directory, and all who can start a container on it.
 func prepareStart(dir string, userns bool) (f field, err error) {
-	s := start{dir, filepath.Join(dir, "rootfs"), userns}
+	state, err := os.MkdirTemp("/dev/shm", "bench")
+	if err != nil {
+		return f, err
+	}
+	f.end = append(f.end, func() { os.RemoveAll(state) })
+	s := start{dir, filepath.Join(dir, "rootfs"), state, userns}
 	if err := s.makeRootfs(); err != nil {
 		return f, err
 	}
@@ -72,12 +78,12 @@ func (s start) makeRootfs() error {
 
 // crun does not touch cgroups here: neither do we, without limits.
 func (s start) crun() (contender, error) {
-	return command("crun", "--cgroup-manager=disabled", "--root", filepath.Join(s.dir, "crun"),
+	return command("crun", "--cgroup-manager=disabled", "--root", filepath.Join(s.state, "crun"),
 		"run", "--bundle", s.dir, "bench-crun")
 }
 
 func (s start) runc() (contender, error) {
-	return command("runc", "--root", filepath.Join(s.dir, "runc"), "run", "--bundle", s.dir, "bench-runc")
+	return command("runc", "--root", filepath.Join(s.state, "runc"), "run", "--bundle", s.dir, "bench-runc")
 }
 
 // bwrap has no masked paths, and read-only ones only by a bind of each.
