@@ -85,7 +85,13 @@ func (s *starting) cancel() {
 func (s *starting) setInner(pid int) error {
 	// Nobody else can wait for it, so the number is still its own.
 	fd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
+	if err != nil { // too many open files
+		unix.Kill(pid, unix.SIGKILL)
+		for {
+			if _, err := unix.Wait4(pid, nil, 0, nil); err != unix.EINTR {
+				break
+			}
+		}
 		return &Error{Op: "start", Err: os.NewSyscallError("pidfd_open", err)}
 	}
 	s.mu.Lock()
