@@ -83,6 +83,7 @@ type plan struct {
 	// Descriptors in the launcher, set by one step for a later one.
 	clocks  launch.Arg    // the file of the time namespace's offsets
 	root    launch.Arg    // the container's root
+	stacked int           // how many mounts lie on the host's root
 	sources []mountSource // of cfg.Mounts
 	cwd     launch.Arg
 	entered launch.Arg // whether root could enter it
