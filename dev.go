@@ -46,7 +46,7 @@ func (pl *plan) stepDev() error {
 	const ttyGroup = 5 // "tty" everywhere; the C library expects terminals to belong to it
 	if _, ok := pl.hostGid(ttyGroup); ok {
 		// Whether a user namespace that is joined has the group, only the kernel knows.
-		pts = append(pts, fsOption{key: "gid", value: "5", optional: pl.userns == usernsJoined})
+		pts = append(pts, fsOption{key: "gid", value: "5", optional: pl.userns == usernsJoined || nested()})
 	}
 	pl.mountIn(dev, "/dev/pts", "devpts", quiet, pts...)
 	pl.mountIn(dev, "/dev/shm", "tmpfs", quiet|unix.MOUNT_ATTR_NODEV, fsOption{key: "mode", value: "1777"}, fsOption{key: "size", value: "64m"})
@@ -97,7 +97,7 @@ func (pl *plan) devices(dev launch.Arg) error {
 				pl.makeDir(dev, name[:i], 0o755)
 			}
 		}
-		if pl.userns != usernsNone {
+		if pl.inUserNamespace() {
 			if err := pl.bindDevice(dev, name, d); err != nil {
 				return err
 			}

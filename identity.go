@@ -174,7 +174,7 @@ func (pl *plan) stepUser() error {
 // canSetgroups: a user who maps ids without help of the setuid programs gave it up, as the kernel
 // demands; see user_namespaces(7).
 func (pl *plan) canSetgroups() bool {
-	return pl.userns != usernsSelf && !(pl.userns == usernsClone && !pl.needsHelpers())
+	return !setgroupsDenied() && pl.userns != usernsSelf && !(pl.userns == usernsClone && !pl.needsHelpers())
 }
 
 // stepCapabilities sets the five sets. Of a user other than root the effective set is what the
