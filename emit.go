@@ -61,6 +61,7 @@ func (e emitter) close(fd launch.Arg) { e.Call(unix.SYS_CLOSE, fd) }
 type fsOption struct {
 	key, value string
 	flag       bool
+	optional   bool // goes without if the kernel does not take the value
 }
 
 // newFS makes a file system of its own, attached nowhere, and returns the mount's descriptor.
@@ -84,7 +85,11 @@ func (e emitter) fsSet(fs launch.Arg, o fsOption) launch.Op {
 	if o.flag {
 		return e.Call(unix.SYS_FSCONFIG, fs, unix.FSCONFIG_SET_FLAG, e.Str(o.key))
 	}
-	return e.Call(unix.SYS_FSCONFIG, fs, unix.FSCONFIG_SET_STRING, e.Str(o.key), e.Str(o.value))
+	op := e.Call(unix.SYS_FSCONFIG, fs, unix.FSCONFIG_SET_STRING, e.Str(o.key), e.Str(o.value))
+	if o.optional {
+		op.Ignore(unix.EINVAL)
+	}
+	return op
 }
 
 func (e emitter) fsMount(fs launch.Arg, attr uint64) launch.Arg {

@@ -67,8 +67,11 @@ func (pl *plan) cloneRoot() error {
 		return rootError(r.Dir, err)
 	}
 	ms, recursive, _ := r.Propagation.flags()
-	if r.Propagation == "" {
+	switch {
+	case r.Propagation == "" || ms == unix.MS_UNBINDABLE:
 		ms, recursive = unix.MS_PRIVATE, true
+	case ms == unix.MS_SHARED: // after the pivot
+		ms = unix.MS_SLAVE
 	}
 	pl.setAttr(pl.root, mountAttr{propagation: ms}, recursive)
 	pl.setAttr(pl.root, mountAttr{set: pl.rootAttr()}, false)
@@ -92,7 +95,7 @@ func (pl *plan) stepRoot() error {
 		if r.Dir != "" {
 			lowers = []string{r.Dir}
 		}
-		mode, err := layersMode(lowers)
+		top, err := topLayer(lowers)
 		if err != nil {
 			return err
 		}
@@ -100,7 +103,7 @@ func (pl *plan) stepRoot() error {
 		if err != nil {
 			return err
 		}
-		pl.makeDir(base, "upper", mode)
+		pl.makeDirLike(base, "upper", top)
 		pl.makeDir(base, "work", 0o755)
 		pl.Step("root", "overlay of "+strconv.Itoa(len(lowers)))
 		if pl.foreignRoot() {
@@ -140,24 +143,25 @@ func (pl *plan) idmappedLayers(base launch.Arg, layers []string) ([]string, erro
 	return names, nil
 }
 
-// layersMode checks that the layers are there and returns the mode of the topmost one's root.
-func layersMode(layers []string) (mode uint32, err error) {
+// topLayer checks that the layers are there and returns the status of the topmost one's root, as
+// which the merged root appears.
+func topLayer(layers []string) (st unix.Stat_t, err error) {
 	for _, dir := range layers {
-		info, err := os.Stat(dir)
-		if err == nil && !info.IsDir() {
+		err := unix.Stat(dir, &st)
+		if err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR {
 			err = unix.ENOTDIR
 		}
 		if err != nil {
-			return 0, rootError(dir, err)
+			return st, rootError(dir, err)
 		}
-		mode = uint32(info.Mode().Perm())
 	}
-	return mode, nil
+	return st, nil
 }
 
 // attachOverRoot mounts mnt on top of the host's root of our namespace. Paths still begin below it:
 // what is attached here is reached by descriptor only, until pivot_root makes it the root.
 func (pl *plan) attachOverRoot(mnt launch.Arg) {
+	pl.stacked++
 	pl.Call(unix.SYS_MOVE_MOUNT, mnt, pl.Str(""), cwdFD, pl.Str("/"), unix.MOVE_MOUNT_F_EMPTY_PATH)
 }
 
@@ -183,6 +187,22 @@ func (pl *plan) upperBase() (launch.Arg, error) {
 
 func (pl *plan) makeDir(dir launch.Arg, name string, mode uint32) {
 	pl.Call(unix.SYS_MKDIRAT, dir, pl.Str(name), launch.Arg(mode)).Ignore(unix.EEXIST)
+}
+
+// makeDirLike makes a directory with the owner and mode of one of the host's: an upper directory
+// covers those of the lower one. An owner without an id in the container is its root. A directory that
+// is there already, from an earlier container, keeps what it has.
+func (pl *plan) makeDirLike(dir launch.Arg, name string, st unix.Stat_t) {
+	made := pl.Label()
+	mode := launch.Arg(st.Mode & 0o7777)
+	pl.Call(unix.SYS_MKDIRAT, dir, pl.Str(name), mode).On(unix.EEXIST, made)
+	if uid, gid := pl.containerUid(st.Uid), pl.containerGid(st.Gid); uid|gid != 0 {
+		pl.Call(unix.SYS_FCHOWNAT, dir, pl.Str(name), launch.Arg(uid), launch.Arg(gid), unix.AT_SYMLINK_NOFOLLOW)
+	}
+	if st.Mode&unix.S_ISGID != 0 { // mkdir(2) does not set it
+		pl.Call(unix.SYS_FCHMODAT, dir, pl.Str(name), mode)
+	}
+	pl.Here(made)
 }
 
 // overlay makes an overlay of the lower directories, the lowest first, with upper and work below
@@ -271,7 +291,7 @@ func (pl *plan) overlayOptions() []fsOption {
 		{key: "index", value: "off"}, {key: "xino", value: "off"},
 		{key: "metacopy", value: "off"}, {key: "redirect_dir", value: "nofollow"},
 	}
-	if pl.userns != usernsNone {
+	if pl.inUserNamespace() {
 		options = append(options, fsOption{key: "userxattr", flag: true})
 	}
 	return options
@@ -315,6 +335,8 @@ func (pl *plan) stepReadonlyRoot() error {
 
 // stepPivot makes the container's root the root of the mount namespace, and drops the host's: it
 // is mounted over the new root for a moment, and taken off from there (pivot_root(2), "pivot_root(".", ".")").
+// With it lie there the other mounts that were attached over the host's root; each call takes off the
+// topmost one. If one were left, "/.." would lead to it.
 func (pl *plan) stepPivot() error {
 	if !pl.cfg.Namespaces.NewMnt {
 		return nil
@@ -322,8 +344,14 @@ func (pl *plan) stepPivot() error {
 	here := pl.Str(".")
 	pl.Call(unix.SYS_FCHDIR, pl.root)
 	pl.Call(unix.SYS_PIVOT_ROOT, here, here)
-	pl.Call(unix.SYS_UMOUNT2, here, unix.MNT_DETACH)
+	for range pl.stacked {
+		pl.Call(unix.SYS_UMOUNT2, here, unix.MNT_DETACH)
+	}
 	pl.Call(unix.SYS_CHDIR, pl.Str("/"))
+	// Nothing can be pivoted to a shared root.
+	if ms, recursive, _ := pl.cfg.Root.Propagation.flags(); ms == unix.MS_SHARED || ms == unix.MS_UNBINDABLE {
+		pl.setAttr(pl.root, mountAttr{propagation: ms}, recursive)
+	}
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 
 	"example.com/container/internal/launch"
@@ -41,6 +42,23 @@ func identityMap(file string) []IDMap {
 	}
 	return maps
 }
+
+// nested tells whether the caller itself is in a user namespace other than the host's, where even
+// root may not make nodes and has no trusted attributes.
+var nested = sync.OnceValue(func() bool {
+	maps := identityMap("/proc/self/uid_map")
+	return len(maps) != 1 || maps[0].Size != 1<<32-1
+})
+
+// setgroupsDenied tells whether the caller's user namespace has given up setgroups(2), for itself
+// and for those below.
+var setgroupsDenied = sync.OnceValue(func() bool {
+	text, err := os.ReadFile("/proc/self/setgroups")
+	return err == nil && strings.TrimSpace(string(text)) == "deny"
+})
+
+// inUserNamespace tells whether the launcher is root in a user namespace at most.
+func (pl *plan) inUserNamespace() bool { return pl.userns != usernsNone || nested() }
 
 // mapFromHost is the container's id of a host's.
 func mapFromHost(maps []IDMap, id uint32) (uint32, bool) {
