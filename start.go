@@ -53,6 +53,14 @@ func (pl *plan) start(ctx context.Context, tempDir string, fault *launch.Fault) 
 	return &started{liveProcess: live, release: child.Release}, nil
 }
 
+// discard ends a process that nobody will wait for.
+func (s *started) discard() {
+	s.signal(unix.SIGKILL)
+	s.reap()
+	s.pidfd.Close()
+	s.release()
+}
+
 // starting is a launcher at work.
 type starting struct {
 	*plan
