@@ -161,7 +161,7 @@ func (s *registrySource) document(ctx context.Context, d descriptor, limit int64
 		kind = "manifests"
 	}
 	if kind == "blobs" {
-		body, err := s.layer(ctx, d)
+		body, _, err := s.layer(ctx, d)
 		if err != nil {
 			return nil, err
 		}
@@ -176,12 +176,12 @@ func (s *registrySource) document(ctx context.Context, d descriptor, limit int64
 	return readBounded(resp.Body, limit, "the document")
 }
 
-func (s *registrySource) layer(ctx context.Context, d descriptor) (io.ReadCloser, error) {
+func (s *registrySource) layer(ctx context.Context, d descriptor) (io.ReadCloser, descriptor, error) {
 	b := &registryBlob{ctx: ctx, source: s, want: d}
 	if err := b.open(); err != nil {
-		return nil, err
+		return nil, d, err
 	}
-	return b, nil
+	return b, d, nil
 }
 
 // registryBlob is the body of a blob. It goes on after interruptions.

@@ -61,7 +61,7 @@ func openForRemoval(dirFD int, name string) (int, error) {
 		return -1, err
 	}
 	if st.Mode&0o700 != 0o700 && int(st.Uid) == unix.Geteuid() {
-		if err := unix.Chmod(procFD(path), 0o700); err != nil {
+		if err := unix.Chmod(fdPath(path), 0o700); err != nil {
 			return -1, err
 		}
 	}

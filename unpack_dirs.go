@@ -5,7 +5,6 @@ package container
 import (
 	"fmt"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -49,7 +48,7 @@ func newDirTree(rootFD int, make_ func(*unpackDir, string) error) (*dirTree, err
 	t.root.fd = rootFD
 	t.root.prev, t.root.next = &t.root, &t.root
 	var err error
-	t.rootPath, err = fdPath(rootFD)
+	t.rootPath, err = pathOfFD(rootFD)
 	return t, err
 }
 
@@ -93,7 +92,7 @@ func (t *dirTree) walk(name string, mkdir bool, links int) (*unpackDir, error) {
 	}
 	if err == unix.ELOOP || err == unix.ENOTDIR {
 		fd, err = openBeneath(t.root.fd, name, flags, unix.RESOLVE_IN_ROOT)
-		if err == unix.ENOENT && mkdir && links < maxLinks {
+		if err == unix.ENOENT && mkdir && links < maxSymlinks {
 			target, err := t.readLink(name)
 			if err != nil {
 				return nil, err
@@ -123,7 +122,7 @@ func (t *dirTree) walk(name string, mkdir bool, links int) (*unpackDir, error) {
 }
 
 // How many symbolic links are followed, as in the kernel.
-const maxLinks = 40
+const maxSymlinks = 40
 
 // makeMissing makes a directory in the one above it, which walk finds or makes in the same way.
 func (t *dirTree) makeMissing(name string) error {
@@ -168,7 +167,7 @@ func (t *dirTree) readLink(name string) (string, error) {
 
 // realPath tells where an open directory is.
 func (t *dirTree) realPath(fd int) (string, error) {
-	path, err := fdPath(fd)
+	path, err := pathOfFD(fd)
 	if err != nil {
 		return "", err
 	}
@@ -211,18 +210,15 @@ func openBeneath(dirFD int, path string, flags int, resolve uint64) (int, error)
 	}
 }
 
-// fdPath is the path of an open file as the kernel knows it.
-func fdPath(fd int) (string, error) {
+// pathOfFD is the path of an open file as the kernel knows it.
+func pathOfFD(fd int) (string, error) {
 	buf := make([]byte, unix.PathMax)
-	n, err := unix.Readlink(procFD(fd), buf)
+	n, err := unix.Readlink(fdPath(fd), buf)
 	if err != nil {
 		return "", fmt.Errorf("read the name of a directory from /proc: %w", err)
 	}
 	return string(buf[:n]), nil
 }
-
-// procFD names an open file of this process, for the system calls that take no descriptor.
-func procFD(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
 // splitName splits a clean relative path into the directory and the last component.
 func splitName(name string) (dir, base string) {

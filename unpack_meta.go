@@ -158,7 +158,7 @@ func (u *unpacker) setAttrsAt(d *unpackDir, base string, a *fileAttrs) error {
 		return err
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFLNK { // a link has no mode of its own
-		if err := unix.Chmod(procFD(fd), a.mode); err != nil {
+		if err := unix.Chmod(fdPath(fd), a.mode); err != nil {
 			return fmt.Errorf("chmod: %w", err)
 		}
 	}

@@ -1,0 +1,5 @@
+//go:build linux
+
+package launch
+
+const elfMachine = 183 // EM_AARCH64

@@ -1,0 +1,7 @@
+//go:build linux
+
+package launch
+
+import "runtime"
+
+func lockThread() { runtime.LockOSThread() }

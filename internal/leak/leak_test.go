@@ -1,0 +1,256 @@
+//go:build linux
+
+package leak
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"example.com/container/internal/testenv"
+)
+
+// expect makes something, demands that it is found, removes it again, and demands that nothing is
+// found then.
+func expect(t *testing.T, want string, dirs []string, leak func() (remove func())) {
+	t.Helper()
+	before := take(dirs)
+	remove := leak()
+	found := before.wait(dirs, 10*time.Millisecond)
+	remove()
+	if !slices.ContainsFunc(found, func(item string) bool { return strings.Contains(item, want) }) {
+		t.Errorf("no %q among what was found: %q", want, found)
+	}
+	if left := before.wait(dirs, grace); len(left) > 0 {
+		t.Errorf("found after the removal: %q", left)
+	}
+}
+
+func TestNothing(t *testing.T) {
+	dirs := []string{t.TempDir()}
+	if found := take(dirs).wait(dirs, grace); len(found) > 0 {
+		t.Error(found)
+	}
+}
+
+func TestDescriptor(t *testing.T) {
+	expect(t, "-> /dev/zero", nil, func() func() {
+		f, err := os.Open("/dev/zero")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return func() { f.Close() }
+	})
+}
+
+func TestFile(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "a", "b")
+	expect(t, "file "+file, []string{dir}, func() func() {
+		if err := os.MkdirAll(file, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		return func() { os.RemoveAll(filepath.Dir(file)) }
+	})
+}
+
+func TestProcess(t *testing.T) {
+	expect(t, "(sleep)", nil, func() func() {
+		cmd := exec.Command("sleep", "100")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		return func() { cmd.Process.Kill(); cmd.Wait() }
+	})
+}
+
+func TestZombie(t *testing.T) {
+	expect(t, "process ", nil, func() func() {
+		cmd := exec.Command("true")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		return func() { cmd.Wait() }
+	})
+}
+
+func TestGoroutine(t *testing.T) {
+	expect(t, "leak.TestGoroutine", nil, func() func() {
+		stop := make(chan struct{})
+		go func() { <-stop }()
+		return func() { close(stop) }
+	})
+}
+
+func TestUmask(t *testing.T) {
+	expect(t, "Umask:\t0123", nil, func() func() {
+		old := syscall.Umask(0o123)
+		return func() { syscall.Umask(old) }
+	})
+}
+
+func TestEnvironment(t *testing.T) {
+	expect(t, "environment LEAKED=1", nil, func() func() {
+		os.Setenv("LEAKED", "1")
+		return func() { os.Unsetenv("LEAKED") }
+	})
+}
+
+func TestMount(t *testing.T) {
+	testenv.Need(t, testenv.Root)
+	dir := t.TempDir()
+	expect(t, "mount "+dir, nil, func() func() {
+		if err := syscall.Mount("leak", dir, "tmpfs", 0, ""); err != nil {
+			t.Fatal(err)
+		}
+		return func() { syscall.Unmount(dir, syscall.MNT_DETACH) }
+	})
+}
+
+func TestCgroup(t *testing.T) {
+	testenv.Need(t, testenv.Cgroup)
+	own, _ := testenv.CgroupDir()
+	expect(t, "/leak-", nil, func() func() {
+		dir, err := os.MkdirTemp(own, "leak-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return func() { os.Remove(dir) }
+	})
+}
+
+// TestThread leaves a thread of this process in a network namespace of its own, and looks from
+// there for an interface.
+func TestThread(t *testing.T) {
+	testenv.Need(t, testenv.Root)
+	expect(t, "thread has net net:[", nil, func() func() {
+		ready, stop := make(chan error), make(chan struct{})
+		go func() {
+			runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+			ready <- syscall.Unshare(syscall.CLONE_NEWNET)
+			<-stop
+		}()
+		if err := <-ready; err != nil {
+			t.Fatal(err)
+		}
+		return func() { close(stop) }
+	})
+}
+
+// TestInterface makes its interface in a network namespace of its own, not to touch the host's.
+func TestInterface(t *testing.T) {
+	testenv.Need(t, testenv.Root, testenv.Program("ip", "iproute2"), testenv.Nft)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		if err := syscall.Unshare(syscall.CLONE_NEWNET); err != nil {
+			t.Error(err)
+			return
+		}
+		shell := func(script string) {
+			// A child starts in the network namespace of the thread that makes it.
+			if out, err := exec.Command("sh", "-ec", "PATH=$PATH:/usr/sbin:/sbin; "+script).CombinedOutput(); err != nil {
+				t.Errorf("%s: %v: %s", script, err, out)
+			}
+		}
+		beforeTables := nftTables(nil)
+		shell("ip link add leak0 type bridge; nft add table inet leak")
+		if _, err := net.InterfaceByName("leak0"); err != nil {
+			t.Error(err)
+		}
+		if items := interfaces(nil); !slices.Contains(items, "leak0") {
+			t.Errorf("interfaces: %q", items)
+		}
+		if items := nftTables(nil); len(beforeTables) != 0 || !slices.Contains(items, "table inet leak") {
+			t.Errorf("tables: %q, before %q", items, beforeTables)
+		}
+	}()
+	<-done
+}
+
+// recorder is a testing.TB that keeps clean-ups and errors to itself.
+type recorder struct {
+	testing.TB
+	cleanup func()
+	errors  string
+}
+
+func (r *recorder) Helper()                      {}
+func (r *recorder) Cleanup(f func())             { r.cleanup = f }
+func (r *recorder) Errorf(f string, args ...any) { r.errors += fmt.Sprintf(f, args...) }
+
+func TestCheck(t *testing.T) {
+	r := &recorder{TB: t}
+	Check(r)
+	r.cleanup()
+	if r.errors != "" {
+		t.Error(r.errors)
+	}
+
+	// The file is garbage at once: a collection would close it, and the leak would not show.
+	check(r, nil, 10*time.Millisecond)
+	if _, err := os.Open("/dev/full"); err != nil {
+		t.Fatal(err)
+	}
+	for range 1000 {
+		_ = make([]byte, 1<<16)
+	}
+	r.cleanup()
+	runtime.GC()
+	if !strings.Contains(r.errors, "descriptor") || !strings.Contains(r.errors, "/dev/full") {
+		t.Errorf("the failure says %q", r.errors)
+	}
+}
+
+func TestCheckWaitsForTheDying(t *testing.T) {
+	r := &recorder{TB: t}
+	Check(r)
+	f, err := os.Open("/dev/full")
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(200*time.Millisecond, func() { f.Close() })
+	r.cleanup()
+	if r.errors != "" {
+		t.Error(r.errors)
+	}
+}
+
+// runner stands for a package's tests.
+type runner func() int
+
+func (r runner) Run() int { return r() }
+
+func TestMainRun(t *testing.T) {
+	tmp := os.Getenv("TMPDIR")
+	for _, test := range []struct {
+		name     string
+		tests    runner
+		code     int
+		complain bool
+	}{
+		{"clean", func() int { return 0 }, 0, false},
+		{"failed", func() int { return 2 }, 2, false},
+		{"leaky", func() int { os.MkdirTemp("", "forgotten"); return 0 }, 1, true},
+		{"cleaned up", func() int { d, _ := os.MkdirTemp("", "x"); os.Remove(d); return 0 }, 0, false},
+	} {
+		var stderr bytes.Buffer
+		code := run(test.tests, &stderr, 50*time.Millisecond)
+		if code != test.code || strings.Contains(stderr.String(), "forgotten") != test.complain {
+			t.Errorf("%s: exit code %d, says %q", test.name, code, &stderr)
+		}
+	}
+	if os.Getenv("TMPDIR") != tmp {
+		t.Error("TMPDIR is another one now")
+	}
+}
