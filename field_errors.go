@@ -42,3 +42,11 @@ func mapKey(field, key string) string {
 
 // index names an element of a list: "Mounts[2]".
 func index(field string, i int) string { return fmt.Sprintf("%s[%d]", field, i) }
+
+// inField puts the name of what a field is in before it: "Rlimits[2]" before "Type".
+func inField(outer string, err error) error {
+	if f, ok := err.(*FieldError); ok {
+		return &FieldError{Field: outer + "." + f.Field, Problem: f.Problem, Err: f.Err}
+	}
+	return err
+}

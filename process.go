@@ -59,4 +59,5 @@ type Process struct {
 	IOPriority      *IOPriority
 	CPUAffinity     string
 
+	live *liveProcess // nil until it has been started
 }

@@ -82,7 +82,7 @@ func (a accounts) resolve(user string, additional []string) (execUser, error) {
 	if err != nil {
 		return execUser{}, err
 	}
-	byName := !isNumber(name)
+	byName := !isDigits(name)
 	switch {
 	case found:
 		u = execUser{uid: entry.uid, gid: entry.gid, home: entry.home}
@@ -146,7 +146,7 @@ type passwdEntry struct {
 // user finds a name, or a number, in passwd. The first line that has it counts.
 func (a accounts) user(name string) (entry passwdEntry, found bool, err error) {
 	id, _ := parseID(name)
-	byName := !isNumber(name)
+	byName := !isDigits(name)
 	err = a.lines("/etc/passwd", func(f []string) error {
 		if found || len(f) < 4 || byName && f[0] != name {
 			return nil
@@ -170,7 +170,7 @@ func (a accounts) user(name string) (entry passwdEntry, found bool, err error) {
 
 // group returns the id of a group by name or number, for a field of the Process.
 func (a accounts) group(field, name string) (gid uint32, found bool, err error) {
-	if isNumber(name) {
+	if isDigits(name) {
 		gid, err := parseID(name)
 		return gid, err == nil, nil
 	}
@@ -228,7 +228,7 @@ func checkAccount(s string) error {
 	switch {
 	case s == "":
 		return errors.New("the name is empty")
-	case isNumber(s):
+	case isDigits(s):
 		if _, err := parseID(s); err != nil {
 			return errors.New("a number must be at most " + strconv.Itoa(maxID))
 		}
@@ -238,12 +238,6 @@ func checkAccount(s string) error {
 		return errors.New("this cannot be a name")
 	}
 	return nil
-}
-
-// isNumber tells whether s is to be taken for a number: it starts with a digit, and there is nothing
-// but digits in it.
-func isNumber(s string) bool {
-	return s != "" && strings.Trim(s, "0123456789") == ""
 }
 
 // parseID parses an id strictly.

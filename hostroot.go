@@ -1,0 +1,233 @@
+//go:build linux
+
+package container
+
+import (
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"example.com/container/internal/launch"
+	"golang.org/x/sys/unix"
+)
+
+// This file puts the host's own root together for a container. An overlay of "/" itself would show
+// what lies hidden under the host's mounts, and the kernel refuses it in a user namespace for
+// that reason. So the top is a skeleton of directories and links, and each of the host's
+// directories that has no mount below is one overlay (or one read-only bind) on it.
+
+// notFromHost are the trees that a container never takes from the host: they speak for the host's
+// kernel and its services. They are empty directories in the skeleton.
+var notFromHost = []string{"/dev", "/proc", "/run", "/sys"}
+
+// pseudoFS are file systems that hold no files of the host's; their mount points are empty.
+var pseudoFS = []string{"autofs", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts",
+	"devtmpfs", "efivarfs", "fusectl", "hugetlbfs", "mqueue", "nsfs", "proc", "pstore", "rpc_pipefs", "securityfs",
+	"selinuxfs", "sysfs", "tracefs"}
+
+// A hostEntry is one entry of the skeleton.
+type hostEntry struct {
+	path string // absolute
+	kind hostKind
+	mode uint32
+	link string
+}
+
+type hostKind int
+
+const (
+	hostSkeleton hostKind = iota // a directory of the skeleton
+	hostTree                     // the host's directory
+	hostFile                     // the host's file
+	hostLink                     // a symbolic link
+)
+
+// hostTreeOf lists the entries, parents first.
+func hostTreeOf(mounts []mountInfo) ([]hostEntry, error) {
+	points := map[string]string{} // mount point to file system type; the last mount wins
+	for _, m := range mounts {
+		points[m.target] = m.fsType
+	}
+	below := map[string]bool{"/": true} // directories with a mount point below
+	for p := range points {
+		for d := path.Dir(p); d != "/"; d = path.Dir(d) {
+			below[d] = true
+		}
+	}
+	var entries []hostEntry
+	var walk func(dir string) error
+	walk = func(dir string) error {
+		list, err := os.ReadDir(dir)
+		if err != nil {
+			if dir != "/" {
+				return nil // the caller may not look into it: so may not the container
+			}
+			return err
+		}
+		for _, d := range list {
+			name := path.Join(dir, d.Name())
+			info, err := os.Lstat(name)
+			if err != nil {
+				continue // gone, or not ours to see
+			}
+			e := hostEntry{path: name, mode: uint32(info.Mode().Perm())}
+			if info.Mode()&os.ModeSticky != 0 {
+				e.mode |= unix.S_ISVTX
+			}
+			fsType, isMount := points[name]
+			switch {
+			case info.Mode()&os.ModeSymlink != 0:
+				e.kind = hostLink
+				if e.link, err = os.Readlink(name); err != nil {
+					continue
+				}
+			case info.Mode().IsRegular():
+				e.kind = hostFile
+			case !info.IsDir():
+				continue // sockets, FIFOs and devices are doors to the host
+			case slices.Contains(notFromHost, name), isMount && slices.Contains(pseudoFS, fsType):
+				e.kind = hostSkeleton
+			case below[name]:
+				entries = append(entries, e)
+				if err := walk(name); err != nil {
+					return err
+				}
+				continue
+			default:
+				e.kind = hostTree
+			}
+			entries = append(entries, e)
+		}
+		return nil
+	}
+	err := walk("/")
+	return entries, err
+}
+
+// hostRoot makes the skeleton and what stands on it.
+func (pl *plan) hostRoot() error {
+	mounts, err := readMountInfo()
+	if err != nil {
+		return &Error{Op: "root", Path: "/proc/self/mountinfo", Err: err}
+	}
+	entries, err := hostTreeOf(mounts)
+	if err != nil {
+		return rootError("/", err)
+	}
+	base, err := pl.upperBase()
+	if err != nil {
+		return err
+	}
+	for _, dir := range []string{"root", "upper", "work"} {
+		pl.makeDir(base, dir, 0o755)
+	}
+	pl.root = pl.cloneTree(base, "root", false).Result()
+	pl.setAttr(pl.root, mountAttr{set: pl.rootAttr()}, false)
+	pl.Step("attach root", "")
+	pl.attachOverRoot(pl.root)
+	for _, e := range entries {
+		name := strings.TrimPrefix(e.path, "/")
+		pl.Step("root", e.path)
+		switch e.kind {
+		case hostSkeleton:
+			pl.makeDir(pl.root, name, e.mode)
+		case hostLink:
+			pl.Call(unix.SYS_SYMLINKAT, pl.Str(e.link), pl.root, pl.Str(name)).Ignore(unix.EEXIST)
+		case hostFile:
+			pl.Call(unix.SYS_MKNODAT, pl.root, pl.Str(name), unix.S_IFREG|0o644, 0).Ignore(unix.EEXIST)
+			pl.attachHost(pl.hostBind(e.path), name)
+		case hostTree:
+			pl.makeDir(pl.root, name, e.mode)
+			pl.attachHost(pl.hostDirectory(base, e), name)
+		}
+	}
+	return nil
+}
+
+func (pl *plan) attachHost(mnt launch.Arg, name string) {
+	at := pl.open(pl.root, name, unix.O_PATH, 0, inRootNoLinks).Result()
+	pl.attach(mnt, at)
+	pl.close(mnt)
+	pl.close(at)
+}
+
+// hostBind is a read-only copy of a part of the host's tree.
+func (pl *plan) hostBind(dir string) launch.Arg {
+	mnt := pl.cloneTree(cwdFD, dir, true).Result()
+	pl.setAttr(mnt, mountAttr{set: pl.rootAttr() | unix.MOUNT_ATTR_RDONLY}, true)
+	return mnt
+}
+
+// hostDirectory is an overlay of one of the host's directories, or where there can be none, because
+// the container asked for read-only or the file system cannot be a lower layer, a read-only bind.
+func (pl *plan) hostDirectory(base launch.Arg, e hostEntry) launch.Arg {
+	if pl.cfg.Root.access() == ReadOnly {
+		return pl.hostBind(e.path)
+	}
+	name := hostUpperName(e.path)
+	pl.makeDir(base, "upper/"+name, e.mode)
+	pl.makeDir(base, "work/"+name, 0o755)
+	bind, done := pl.Label(), pl.Label()
+	pl.Call(unix.SYS_FCHDIR, base)
+	fs := pl.fsOpen("overlay", "overlay")
+	lower := overlayEscape(e.path, `\:`)
+	if len(lower) > 250 {
+		return pl.hostBind(e.path)
+	}
+	options := append([]fsOption{{key: "lowerdir", value: lower}, {key: "upperdir", value: "upper/" + name},
+		{key: "workdir", value: "work/" + name}}, pl.overlayOptions()...)
+	for _, o := range options {
+		pl.fsSet(fs, o).Else(bind)
+	}
+	pl.Call(unix.SYS_FSCONFIG, fs, unix.FSCONFIG_CMD_CREATE).Else(bind)
+	mnt := pl.Call(unix.SYS_FSMOUNT, fs, unix.FSMOUNT_CLOEXEC, launch.Arg(pl.rootAttr())).Then(done)
+	pl.Here(bind)
+	tree := pl.cloneTree(cwdFD, e.path, true).StoreTo(mnt.Result())
+	_ = tree
+	pl.setAttr(mnt.Result(), mountAttr{set: pl.rootAttr() | unix.MOUNT_ATTR_RDONLY}, true)
+	pl.Here(done)
+	pl.close(fs)
+	return mnt.Result()
+}
+
+// hostUpperName is the name of a directory's upper layer: "var/lib" and "var%2Flib" differ.
+func hostUpperName(p string) string {
+	return strings.NewReplacer("%", "%25", "/", "%2F").Replace(strings.TrimPrefix(p, "/"))
+}
+
+// mountInfo is a line of /proc/self/mountinfo.
+type mountInfo struct{ target, fsType string }
+
+func readMountInfo() ([]mountInfo, error) {
+	text, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	var list []mountInfo
+	for line := range strings.Lines(string(text)) {
+		fields, rest, ok := strings.Cut(line, " - ")
+		left, right := strings.Fields(fields), strings.Fields(rest)
+		if ok && len(left) >= 5 && len(right) >= 1 {
+			list = append(list, mountInfo{unescapeOctal(left[4]), right[0]})
+		}
+	}
+	return list, nil
+}
+
+// unescapeOctal undoes the kernel's escapes of space, tab, newline and backslash.
+func unescapeOctal(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+4 <= len(s) {
+			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
+				b.WriteByte(byte(n))
+				i += 3
+				continue
+			}
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
+}

@@ -1,0 +1,266 @@
+//go:build linux
+
+package container
+
+import (
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"example.com/container/internal/launch"
+	"golang.org/x/sys/unix"
+)
+
+// This file turns mounts, masks and read-only paths into steps of the plan. It runs in the caller's
+// process; the mounts are made by the launcher, from descriptor to descriptor.
+
+// stepSources copies what is bound from the host, with its attributes and propagation set, before
+// anything is attached anywhere.
+func (pl *plan) stepSources() error {
+	if !pl.cfg.Namespaces.NewMnt {
+		return nil
+	}
+	pl.sources = make([]mountSource, len(pl.cfg.Mounts))
+	for i, m := range pl.cfg.Mounts {
+		m = pl.effectiveMount(m)
+		if m.Type != "bind" {
+			continue
+		}
+		info, err := os.Stat(m.Source)
+		if os.IsNotExist(err) && m.Optional {
+			pl.sources[i].skip = true
+			continue
+		}
+		if err != nil {
+			return &Error{Op: "mount", Path: m.Source, Err: err, Remedy: "the source of the bind on " + m.Target + " must exist; Optional passes over one that does not"}
+		}
+		if !info.IsDir() {
+			pl.sources[i].kind = regularFile
+		}
+		pl.Step("mount source", m.Source)
+		recursive := m.Flags&Recursive != 0
+		var mnt launch.Arg
+		if len(m.UidMappings)+len(m.GidMappings) > 0 {
+			f, err := idmappedTree(m)
+			if err != nil {
+				return err
+			}
+			pl.files = append(pl.files, f)
+			mnt = pl.File(f)
+		} else {
+			mnt = pl.cloneTree(cwdFD, m.Source, recursive).Result()
+		}
+		set, clear := m.attrs()
+		ms, deep, ok := m.Propagation.flags()
+		if !ok || m.Propagation == "" {
+			ms, deep = unix.MS_PRIVATE, true
+		}
+		if deep == recursive {
+			pl.setAttr(mnt, mountAttr{set: set, clear: clear, propagation: ms}, recursive)
+		} else {
+			pl.setAttr(mnt, mountAttr{propagation: ms}, deep)
+			if set|clear != 0 {
+				pl.setAttr(mnt, mountAttr{set: set, clear: clear}, recursive)
+			}
+		}
+		pl.sources[i].mnt = mnt
+	}
+	return pl.cloneRoot()
+}
+
+// A mountSource is what stepSources leaves for stepMounts.
+type mountSource struct {
+	mnt  launch.Arg
+	kind fileKind
+	skip bool
+}
+
+// effectiveMount replaces a file system of the kernel's that cannot be made here, because it shows
+// a namespace that is not the container's own, with the host's view of the same.
+func (pl *plan) effectiveMount(m Mount) Mount {
+	ns := &pl.cfg.Namespaces
+	var owner NamespaceKind
+	switch m.Type {
+	case "proc":
+		owner = PIDNamespace
+	case "sysfs":
+		owner = NetworkNamespace
+	case "cgroup2":
+		owner = CgroupNamespace
+	default:
+		return m
+	}
+	if ns.private(owner) || pl.userns == usernsNone && m.Type != "cgroup2" {
+		return m
+	}
+	source := map[string]string{"proc": "/proc", "sysfs": "/sys", "cgroup2": "/sys/fs/cgroup"}[m.Type]
+	m.Type, m.Source = "bind", source
+	m.Flags |= Recursive
+	return m
+}
+
+func (pl *plan) stepMounts() error {
+	if !pl.cfg.Namespaces.NewMnt {
+		return nil
+	}
+	for i, m := range pl.cfg.Mounts {
+		m = pl.effectiveMount(m)
+		if strings.HasPrefix(m.Target, "/dev/") {
+			continue // on the new /dev, by stepDev
+		}
+		if pl.sources[i].skip {
+			pl.log.Debug("mount source does not exist", "source", m.Source)
+			continue
+		}
+		pl.Step("mount", m.Target)
+		if err := pl.mount(m, pl.sources[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (pl *plan) mount(m Mount, src mountSource) error {
+	resolve := uint64(inRoot)
+	if kernelPath(m.Target) {
+		resolve = inRootNoLinks // an image must not move /proc, /sys or /dev elsewhere (CVE-2019-19921)
+	}
+	at := pl.target(pl.root, m.Target, src.kind, resolve)
+	mnt := src.mnt
+	set, _ := m.attrs()
+	switch {
+	case m.Type == "bind":
+	case m.Type == "tmpfs" && m.CopyUp:
+		mnt = pl.copyUp(m, at, set)
+	case m.Type == "overlay":
+		mnt = pl.fsOpen("overlay", m.source())
+		for _, o := range fsOptions(m) {
+			pl.fsSet(mnt, o)
+		}
+		mnt = pl.fsMount(mnt, set)
+	default:
+		mnt = pl.newFS(m.Type, m.source(), set, fsOptions(m)...)
+	}
+	if ms, deep, ok := m.Propagation.flags(); ok && m.Type != "bind" && m.Propagation != "" {
+		pl.setAttr(mnt, mountAttr{propagation: ms}, deep)
+	}
+	pl.attach(mnt, at)
+	pl.close(mnt)
+	pl.close(at)
+	return nil
+}
+
+// copyUp is a tmpfs that begins with what is at the target: an overlay of it whose upper layer is
+// the tmpfs. Nothing is copied until it is written.
+func (pl *plan) copyUp(m Mount, at launch.Arg, attr uint64) launch.Arg {
+	base := pl.newFS("tmpfs", m.source(), unix.MOUNT_ATTR_NODEV, fsOptions(m)...)
+	pl.attachOverRoot(base)
+	pl.makeDir(base, "upper", 0o755)
+	pl.makeDir(base, "work", 0o755)
+	fs := pl.fsOpen("overlay", m.source())
+	pl.Call(unix.SYS_FCHDIR, at)
+	pl.fsSet(fs, fsOption{key: "lowerdir", value: "."})
+	pl.Call(unix.SYS_FCHDIR, base)
+	pl.fsSet(fs, fsOption{key: "upperdir", value: "upper"})
+	pl.fsSet(fs, fsOption{key: "workdir", value: "work"})
+	for _, o := range pl.overlayOptions() {
+		pl.fsSet(fs, o)
+	}
+	return pl.fsMount(fs, attr)
+}
+
+// source is the name that mountinfo shows.
+func (m Mount) source() string {
+	if m.Source == "" {
+		return m.Type
+	}
+	return m.Source
+}
+
+func fsOptions(m Mount) []fsOption {
+	var list []fsOption
+	for _, o := range m.dataOptions() {
+		key, value, ok := strings.Cut(o, "=")
+		list = append(list, fsOption{key: key, value: value, flag: !ok})
+	}
+	return list
+}
+
+// kernelPath tells whether a target is or lies below one of the trees that speak for the kernel.
+func kernelPath(target string) bool {
+	for _, dir := range []string{"/proc", "/sys", "/dev"} {
+		if target == dir || strings.HasPrefix(target, dir+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+// stepMasks hides paths: under an empty read-only directory or file, whichever the path is. Both
+// are in a tmpfs of ours.
+func (pl *plan) stepMasks() error {
+	if !pl.cfg.Namespaces.NewMnt || len(pl.cfg.MaskPaths) == 0 {
+		return nil
+	}
+	mask := pl.newFS("tmpfs", "mask", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC,
+		fsOption{key: "mode", value: "0755"}, fsOption{key: "nr_inodes", value: "4"}, fsOption{key: "size", value: "4k"})
+	pl.makeDir(mask, "dir", 0o555)
+	pl.Call(unix.SYS_MKNODAT, mask, pl.Str("file"), unix.S_IFREG|0o444, 0)
+	pl.setAttr(mask, mountAttr{set: unix.MOUNT_ATTR_RDONLY}, false)
+	for _, name := range pl.cfg.MaskPaths {
+		pl.Step("mask", name)
+		absent, file, attach := pl.Label(), pl.Label(), pl.Label()
+		rel := strings.TrimPrefix(name, "/")
+		copied := pl.cloneTree(mask, "dir", false).Result()
+		at := pl.open(pl.root, rel, unix.O_PATH|unix.O_DIRECTORY, 0, inRoot).
+			On(unix.ENOENT, absent).On(unix.ENOTDIR, file).Then(attach)
+		pl.Here(file)
+		pl.open(pl.root, rel, unix.O_PATH, 0, inRoot).On(unix.ENOENT, absent).On(unix.ENOTDIR, absent).StoreTo(at.Result())
+		pl.cloneTree(mask, "file", false).StoreTo(copied)
+		pl.Here(attach)
+		pl.attach(copied, at.Result())
+		pl.Here(absent)
+	}
+	return nil
+}
+
+// stepReadonlyPaths mounts a read-only copy of a path over itself: made read-only while it is
+// attached nowhere, and the path is looked up once.
+func (pl *plan) stepReadonlyPaths() error {
+	if !pl.cfg.Namespaces.NewMnt {
+		return nil
+	}
+	for _, name := range pl.cfg.ReadonlyPaths {
+		pl.Step("read-only path", name)
+		absent := pl.Label()
+		at := pl.open(pl.root, strings.TrimPrefix(name, "/"), unix.O_PATH, 0, inRoot).On(unix.ENOENT, absent).On(unix.ENOTDIR, absent).Result()
+		mnt := pl.cloneTree(at, "", true).Result()
+		pl.setAttr(mnt, mountAttr{set: unix.MOUNT_ATTR_RDONLY}, true)
+		pl.attach(mnt, at)
+		pl.Here(absent)
+	}
+	return nil
+}
+
+// ownProc is a procfs that is attached nowhere: no mount of the container's can lie over it.
+func (pl *plan) ownProc() launch.Arg {
+	return pl.newFS("proc", "proc", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
+}
+
+func (pl *plan) stepSysctls() error {
+	if len(pl.cfg.Sysctl) == 0 {
+		return nil
+	}
+	proc := pl.ownProc()
+	for _, name := range slices.Sorted(maps.Keys(pl.cfg.Sysctl)) {
+		rel, err := sysctlPath(name)
+		if err != nil {
+			return err
+		}
+		pl.Step("sysctl", name)
+		pl.writeFile(proc, "sys/"+rel, ownFile, pl.cfg.Sysctl[name])
+	}
+	pl.close(proc)
+	return nil
+}

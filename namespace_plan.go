@@ -1,0 +1,217 @@
+//go:build linux
+
+package container
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"example.com/container/internal/launch"
+	"golang.org/x/sys/unix"
+)
+
+// This file turns Namespaces into steps of the plan. It runs in the caller's process.
+
+// usernsMode is the way into the user namespace.
+type usernsMode int
+
+const (
+	usernsNone   usernsMode = iota
+	usernsJoined            // setns
+	usernsSelf              // the launcher unshares and maps its own single id
+	usernsParent            // the launcher unshares and waits; the parent writes the maps
+	usernsKept              // setns to a mapped one that this process keeps open: no newuidmap again
+	usernsClone             // os/exec clones into it, since the permission belongs to the caller's binary
+)
+
+// Messages of the launcher to the parent.
+const (
+	tagMaps = 1 // in the user namespace, waiting for its maps
+	tagPid  = 2 // the process id of the container's first process
+)
+
+// stepJoin joins namespaces by path. The files are opened in the caller's process, once.
+func (pl *plan) stepJoin() error {
+	pl.Call(unix.SYS_UMASK, 0) // modes of what is made are exact; the process's own comes with the limits
+	ns := &pl.cfg.Namespaces
+	for _, k := range namespaceKinds {
+		name := ns.Join[k.kind]
+		if name == "" {
+			continue
+		}
+		fd, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return &Error{Op: "join namespace", Path: name, Err: err}
+		}
+		f := os.NewFile(uintptr(fd), name)
+		pl.files = append(pl.files, f)
+		pl.Step("join namespace", name)
+		pl.Call(unix.SYS_SETNS, pl.File(f), launch.Arg(k.flag))
+		if k.kind == UserNamespace {
+			pl.becomeRoot()
+		}
+	}
+	return nil
+}
+
+func (pl *plan) stepUserNamespace() error {
+	switch pl.userns {
+	case usernsSelf:
+		pl.Call(unix.SYS_UNSHARE, unix.CLONE_NEWUSER)
+		// The kernel lets a process without privilege map its own id, and its own group if it
+		// gives up setgroups(2); see user_namespaces(7).
+		pl.writeFile(cwdFD, "/proc/self/setgroups", 0, "deny")
+		pl.writeFile(cwdFD, "/proc/self/uid_map", 0, string(idMapText(pl.uidMaps)))
+		pl.writeFile(cwdFD, "/proc/self/gid_map", 0, string(idMapText(pl.gidMaps)))
+	case usernsParent, usernsClone:
+		if pl.userns == usernsParent {
+			pl.Call(unix.SYS_UNSHARE, unix.CLONE_NEWUSER)
+		}
+		pl.Send(tagMaps, 0)
+		pl.Wait()
+		pl.becomeRoot()
+	case usernsKept:
+		pl.Call(unix.SYS_SETNS, pl.File(pl.keptUserns), unix.CLONE_NEWUSER)
+		pl.becomeRoot()
+	}
+	return nil
+}
+
+// becomeRoot takes the ids 0 of the user namespace, if it has them, so that what is made from here
+// on belongs to its root.
+func (pl *plan) becomeRoot() {
+	pl.Call(unix.SYS_SETRESGID, 0, 0, 0).Ignore(unix.EINVAL)
+	pl.Call(unix.SYS_SETRESUID, 0, 0, 0).Ignore(unix.EINVAL)
+}
+
+func (pl *plan) stepOOMScore() error {
+	adj := pl.cfg.OomScoreAdj
+	if pl.proc.OomScoreAdj != nil {
+		adj = pl.proc.OomScoreAdj
+	}
+	if adj != nil {
+		pl.writeFile(cwdFD, "/proc/self/oom_score_adj", 0, fmt.Sprint(*adj))
+	}
+	return nil
+}
+
+func (pl *plan) stepNotDumpable() error {
+	pl.Call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0)
+	return nil
+}
+
+// cloneFlags are the namespaces that os/exec makes, in one go with the process.
+func (pl *plan) cloneFlags() uintptr {
+	switch {
+	case pl.userns == usernsClone:
+		return unix.CLONE_NEWUSER
+	case pl.staged:
+		return 0
+	}
+	return pl.cfg.Namespaces.CloneFlags()
+}
+
+func (pl *plan) stepNamespaces() error {
+	if flags := pl.cfg.Namespaces.CloneFlags() &^ (unix.CLONE_NEWUSER | unix.CLONE_NEWTIME); pl.staged && flags != 0 {
+		pl.Call(unix.SYS_UNSHARE, launch.Arg(flags))
+	}
+	return nil
+}
+
+// stepFork goes on in a child where only a child is in the namespace. CLONE_PARENT makes it a child
+// of the caller, who waits for it; the first process reports its number and is done.
+func (pl *plan) stepFork() error {
+	ns := &pl.cfg.Namespaces
+	if !pl.staged || !(ns.NewPID || ns.NewTime || ns.Join[PIDNamespace] != "") {
+		return nil
+	}
+	inner := pl.Label()
+	pid := pl.Call(unix.SYS_CLONE, unix.CLONE_PARENT|launch.Arg(unix.SIGCHLD)).Case(0, inner)
+	pl.Send(tagPid, pid.Result())
+	pl.Exit(0)
+	pl.Here(inner)
+	return nil
+}
+
+// stepClocks makes the time namespace. The next child is in it.
+func (pl *plan) stepClocks() error {
+	if !pl.cfg.Namespaces.NewTime {
+		return nil
+	}
+	pl.Call(unix.SYS_UNSHARE, unix.CLONE_NEWTIME)
+	if pl.cfg.TimeOffsets == (TimeOffsets{}) {
+		return nil
+	}
+	var b strings.Builder
+	for _, o := range []struct {
+		clock  string
+		offset int64
+	}{{"monotonic", int64(pl.cfg.TimeOffsets.Monotonic)}, {"boottime", int64(pl.cfg.TimeOffsets.Boottime)}} {
+		sec, nsec := o.offset/1e9, o.offset%1e9
+		if nsec < 0 {
+			sec, nsec = sec-1, nsec+1e9
+		}
+		fmt.Fprintf(&b, "%s %d %d\n", o.clock, sec, nsec)
+	}
+	pl.writeFile(cwdFD, "/proc/self/timens_offsets", 0, b.String())
+	return nil
+}
+
+func (pl *plan) stepParentDeath() error {
+	if pl.cfg.DieWithParent {
+		pl.dieWithParent()
+	}
+	return nil
+}
+
+// dieWithParent asks for the signal, and then sees whether the parent died before that: then nobody
+// holds the other end of the socket.
+func (pl *plan) dieWithParent() {
+	pl.Call(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, launch.Arg(unix.SIGKILL))
+	alive := pl.Label()
+	fds := pl.struct32(uint32(pl.SocketFD()), 0) // events 0: POLLHUP is always reported
+	now := pl.Words(0, 0)
+	pl.Call(unix.SYS_PPOLL, fds, 1, now).Case(0, alive)
+	pl.Exit(launch.ExitFailed)
+	pl.Here(alive)
+}
+
+func (pl *plan) stepSession() error {
+	pl.Call(unix.SYS_SETSID).Ignore(unix.EPERM) // a process group leader already
+	return nil
+}
+
+func (pl *plan) stepKeyring() error {
+	if !pl.cfg.HostKeyring {
+		// Without a name it is anonymous: nobody can join it. A kernel without keys has none to hide.
+		pl.Call(unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, 0).Ignore(unix.ENOSYS)
+	}
+	return nil
+}
+
+// stepLoopback is ip link set lo up.
+func (pl *plan) stepLoopback() error {
+	if !pl.cfg.Namespaces.NewNet {
+		return nil
+	}
+	var ifreq [40]byte
+	copy(ifreq[:], "lo")
+	ifreq[unix.IFNAMSIZ] = unix.IFF_UP
+	fd := pl.Call(unix.SYS_SOCKET, unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC).Result()
+	pl.Call(unix.SYS_IOCTL, fd, unix.SIOCSIFFLAGS, pl.Bytes(ifreq[:]))
+	pl.close(fd)
+	return nil
+}
+
+func (pl *plan) stepHostname() error {
+	for _, n := range []struct {
+		nr   uint32
+		name string
+	}{{unix.SYS_SETHOSTNAME, pl.cfg.Hostname}, {unix.SYS_SETDOMAINNAME, pl.cfg.Domainname}} {
+		if n.name != "" {
+			pl.Call(n.nr, pl.Str(n.name), launch.Arg(len(n.name)))
+		}
+	}
+	return nil
+}

@@ -1,0 +1,151 @@
+//go:build linux
+
+package container
+
+import (
+	"log/slog"
+	"os"
+	"strings"
+
+	"example.com/container/internal/launch"
+)
+
+// This file holds the order in which a container is made: one table, the reason beside each row.
+// It runs in the caller's process. A row turns its part of the configuration into system calls,
+// which the launcher then makes in the new process; the rows are in the files of their nouns.
+
+// A step is a row of the order. It adds nothing where the configuration asks for nothing.
+type step struct {
+	name string
+	emit func(*plan) error
+	why  string
+}
+
+// startSteps is the start of a container.
+var startSteps = []step{
+	{"join namespaces", (*plan).stepJoin, "with the caller's rights, by descriptors opened before; a user namespace first, for the right to the rest"},
+	{"user namespace", (*plan).stepUserNamespace, "it gives the right to all that follows; its maps are written while we are dumpable"},
+	{"oom score", (*plan).stepOOMScore, "before /proc/self belongs to root, which it does when we are not dumpable"},
+	{"clocks", (*plan).stepClocks, "offsets can be set while nobody is in the time namespace, and through the same file of ours"},
+	{"not dumpable", (*plan).stepNotDumpable, "from here on no process of the container may look into this one (CVE-2016-9962)"},
+	{"namespaces", (*plan).stepNamespaces, "the new ones, owned by the user namespace"},
+	{"process 1", (*plan).stepFork, "only a child is in a new PID or time namespace"},
+	{"parent death", (*plan).stepParentDeath, "the signal is lost in fork, so after it"},
+	{"session", (*plan).stepSession, "a new session has no controlling terminal to push input into (CVE-2017-5226)"},
+	{"keyring", (*plan).stepKeyring, "the caller's session keyring must not be searchable from inside"},
+	{"loopback", (*plan).stepLoopback, "a network namespace starts with lo down"},
+	{"sources", (*plan).stepSources, "what comes from the host is copied while its paths mean what the caller meant"},
+	{"private", (*plan).stepPrivate, "no mount that follows may travel to the host"},
+	{"root", (*plan).stepRoot, "attached before the mounts: Linux before 6.15 mounts nothing on a detached tree"},
+	{"mounts", (*plan).stepMounts, "in the configuration's order, each on a descriptor of its target"},
+	{"dev", (*plan).stepDev, "always our own tmpfs, filled through its descriptor"},
+	{"host name", (*plan).stepHostname, "after the namespaces, any time before the capabilities go"},
+	{"sysctls", (*plan).stepSysctls, "through a procfs that is attached nowhere, so that no mount can redirect them (CVE-2025-52881)"},
+	{"masks", (*plan).stepMasks, "after the mounts they lie on; what masks is a file system of our own (CVE-2025-31133)"},
+	{"read-only paths", (*plan).stepReadonlyPaths, "one copy, made read-only before it is attached"},
+	{"working directory", (*plan).stepWorkdir, "made if missing, so before the root is read-only; kept as a descriptor (CVE-2024-21626)"},
+	{"read-only root", (*plan).stepReadonlyRoot, "when nothing needs to be made in it any more"},
+	{"pivot", (*plan).stepPivot, "the host's tree is gone from here on; never chroot, which can be left"},
+	{"streams", (*plan).stepStreams, "so that the user can open /dev/stdout again"},
+	{"limits", (*plan).stepLimits, "rlimits, umask, scheduler, personality: while we still may raise them"},
+	{"no new privileges", (*plan).stepNoNewPrivileges, "before seccomp: an unprivileged filter needs it"},
+	{"seccomp, early", (*plan).stepSeccompEarly, "without no_new_privs a filter needs a capability that goes next"},
+	{"bounding set", (*plan).stepBounding, "dropping needs CAP_SETPCAP, so before the user is changed"},
+	{"enter directory", (*plan).stepEnterWorkdir, "as root, who may enter what the user may not, such as /root"},
+	{"user", (*plan).stepUser, "groups, then group, then user: the other way round is not allowed any more"},
+	{"capabilities", (*plan).stepCapabilities, "changing the user has cleared the effective set; the rest goes here"},
+	{"enter directory as user", (*plan).stepReenterWorkdir, "who may enter what root may not, on a network file system"},
+	{"executable", (*plan).stepLookup, "looked up in the container, as the user, before the filter that might forbid it"},
+	{"close", (*plan).stepClose, "all but the streams, the extra files and the socket, which goes with execve"},
+	{"seccomp", (*plan).stepSeccomp, "last, so that the filter need not allow any of the above"},
+	{"execute", (*plan).stepExecute, "the socket closes: the parent knows that it worked"},
+}
+
+// A plan is a start being compiled.
+type plan struct {
+	emitter
+	cfg  *Config
+	proc *Process
+	log  *slog.Logger
+
+	// Decided before the first step.
+	userns     usernsMode
+	uidMaps    []IDMap // of the new user namespace
+	gidMaps    []IDMap
+	keptUserns *os.File
+	staged     bool // the launcher makes the namespaces, not os/exec
+	user       execUser
+	env        []string
+	caps       capSets
+	stdio      stdioFiles
+	files      closers // opened for the launcher; ours to close after the start
+
+	// Descriptors in the launcher, set by one step for a later one.
+	root    launch.Arg    // the container's root
+	sources []mountSource // of cfg.Mounts
+	cwd     launch.Arg
+	entered launch.Arg // whether root could enter it
+	path    launch.Arg // the executable's path, found by the lookup
+}
+
+// closers are files to be closed together.
+type closers []*os.File
+
+func (c closers) close() {
+	for _, f := range c {
+		f.Close()
+	}
+}
+
+// newPlan resolves what the steps need and compiles them.
+func newPlan(cfg *Config, proc *Process, stdio stdioFiles) (*plan, error) {
+	pl := &plan{cfg: cfg, proc: proc, log: cfg.logger(), stdio: stdio}
+	if err := pl.resolve(); err != nil {
+		pl.files.close()
+		return nil, err
+	}
+	pl.emitter = emitter{launch.New(len(proc.ExtraFiles))}
+	for _, s := range startSteps {
+		pl.Step(s.name, "")
+		if err := s.emit(pl); err != nil {
+			pl.files.close()
+			return nil, err
+		}
+	}
+	return pl, nil
+}
+
+// Explain returns the list of system calls that starting p in a container with this configuration
+// would make, one a line, much as strace(1) prints them, grouped by step. Nothing is started
+// and nothing changed. The listing is for people; its form may change.
+func Explain(cfg Config, p *Process) (string, error) {
+	if err := cfg.validate(); err != nil {
+		return "", err
+	}
+	if err := p.validate(); err != nil {
+		return "", err
+	}
+	pl, err := newPlan(&cfg, p, stdioFiles{})
+	if err != nil {
+		return "", err
+	}
+	defer pl.files.close()
+	return pl.String(), nil
+}
+
+// ExplainOrder returns the steps of a start in their order, each with the reason why it stands
+// where it stands.
+func ExplainOrder() string {
+	var b strings.Builder
+	for _, s := range startSteps {
+		b.WriteString(s.name + ": " + s.why + "\n")
+	}
+	return b.String()
+}
+
+func (c *Config) logger() *slog.Logger {
+	if c.Logger != nil {
+		return c.Logger
+	}
+	return slog.New(slog.DiscardHandler)
+}

@@ -1,0 +1,169 @@
+//go:build linux
+
+package container
+
+import (
+	"errors"
+	"io"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// This file is the life of a started process: waiting, signals, the exit status. It runs in the
+// caller's process; the process is known by its pidfd only.
+
+// A liveProcess is a started process. Its fields do not change once done is closed.
+type liveProcess struct {
+	pid   int
+	pidfd *os.File // in the runtime's poller, so that waiting takes no thread
+
+	done   chan struct{} // closed when the process has ended and its output has been copied
+	ended  chan struct{} // closed when the process has ended
+	kept   chan struct{} // closed when its end has been recorded
+	status syscall.WaitStatus
+	rusage unix.Rusage
+	end    time.Time
+	err    error // of Wait
+}
+
+// newLiveProcess takes ownership of pidfd, a child's.
+func newLiveProcess(pid, pidfd int) (*liveProcess, error) {
+	if err := unix.SetNonblock(pidfd, true); err != nil {
+		unix.Close(pidfd)
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	return &liveProcess{
+		pid: pid, pidfd: os.NewFile(uintptr(pidfd), "pidfd"),
+		done: make(chan struct{}), ended: make(chan struct{}), kept: make(chan struct{}),
+	}, nil
+}
+
+// reap waits for the end of the process.
+func (l *liveProcess) reap() error {
+	conn, err := l.pidfd.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var waitErr error
+	err = conn.Read(func(fd uintptr) bool {
+		var info waitInfo
+		for {
+			waitErr = unix.Waitid(unix.P_PIDFD, int(fd), info.siginfo(), unix.WEXITED|unix.WNOHANG, &l.rusage)
+			if waitErr != unix.EINTR {
+				break
+			}
+		}
+		if waitErr != nil && waitErr != unix.EAGAIN {
+			return true
+		}
+		waitErr = nil
+		if info.pid() == 0 {
+			return false // not yet: back to the poller
+		}
+		l.status = info.status()
+		return true
+	})
+	if err == nil && waitErr != nil {
+		err = os.NewSyscallError("waitid", waitErr)
+	}
+	l.end = time.Now()
+	return err
+}
+
+// signal sends sig. The pidfd never means another process.
+func (l *liveProcess) signal(sig syscall.Signal) error {
+	select {
+	case <-l.ended:
+		return ErrNotRunning
+	default:
+	}
+	err := ErrNotRunning
+	conn, cerr := l.pidfd.SyscallConn()
+	if cerr != nil {
+		return err
+	}
+	cerr = conn.Control(func(fd uintptr) { err = unix.PidfdSendSignal(int(fd), sig, nil, 0) })
+	if cerr != nil || errors.Is(err, unix.ESRCH) {
+		return ErrNotRunning
+	}
+	return err
+}
+
+// exitError turns the status into what Wait returns.
+func exitError(ws syscall.WaitStatus) error {
+	switch {
+	case ws.Signaled():
+		return &ExitError{Code: 128 + int(ws.Signal()), Signal: ws.Signal(), CoreDumped: ws.CoreDump()}
+	case ws.ExitStatus() != 0:
+		return &ExitError{Code: ws.ExitStatus()}
+	}
+	return nil
+}
+
+// Pid is the process's number in the caller's PID namespace; 0 if it has not been started.
+func (p *Process) Pid() int {
+	if p.live == nil {
+		return 0
+	}
+	return p.live.pid
+}
+
+// Wait waits until the process has ended and all its output has been copied. It returns nil if the
+// process exited with 0, an [*ExitError] for any other end, and another error if copying failed. Any
+// number of goroutines may wait; each gets the same answer.
+func (p *Process) Wait() error {
+	if p.live == nil {
+		return &Error{Op: "wait", Err: ErrNotRunning}
+	}
+	<-p.live.done
+	return p.live.err
+}
+
+// Signal sends a signal to the process. It returns ErrNotRunning if it has ended.
+func (p *Process) Signal(sig syscall.Signal) error {
+	if p.live == nil {
+		return &Error{Op: "signal", Err: ErrNotRunning}
+	}
+	if err := p.live.signal(sig); err != nil {
+		return &Error{Op: "signal", Path: signalName(sig), Err: err}
+	}
+	return nil
+}
+
+// SystemTime and UserTime are the CPU time of the process and its children that it waited for. They
+// are 0 until it has ended.
+func (p *Process) SystemTime() time.Duration {
+	return p.cpuTime(func(r *unix.Rusage) unix.Timeval { return r.Stime })
+}
+
+// UserTime is the CPU time spent outside of the kernel; see SystemTime.
+func (p *Process) UserTime() time.Duration {
+	return p.cpuTime(func(r *unix.Rusage) unix.Timeval { return r.Utime })
+}
+
+func (p *Process) cpuTime(of func(*unix.Rusage) unix.Timeval) time.Duration {
+	if p.live == nil {
+		return 0
+	}
+	select {
+	case <-p.live.ended:
+		t := of(&p.live.rusage)
+		return time.Duration(t.Nano())
+	default:
+		return 0
+	}
+}
+
+// StdinPipe returns a pipe to the process's standard input. Call it before the process is started;
+// close it when there is no more input.
+func (p *Process) StdinPipe() (io.WriteCloser, error) {
+	if p.Stdin != nil || p.live != nil {
+		return nil, &Error{Op: "stdin pipe", Err: errors.New("Stdin is set, or the process is started")}
+	}
+	r, w := io.Pipe()
+	p.Stdin = r
+	return w, nil
+}

@@ -1,0 +1,323 @@
+//go:build linux
+
+package container
+
+import (
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"example.com/container/internal/launch"
+	"golang.org/x/sys/unix"
+)
+
+// This file turns Root into steps of the plan: the container's root is put together, attached over
+// the host's, and entered with pivot_root. It runs in the caller's process.
+
+// rootAttr are the attributes of every root: devices of the container are in its /dev, and only
+// there.
+func (pl *plan) rootAttr() uint64 {
+	attr := uint64(unix.MOUNT_ATTR_NODEV)
+	if pl.noNewPrivileges() {
+		attr |= unix.MOUNT_ATTR_NOSUID // has no effect any more, and says so
+	}
+	return attr
+}
+
+// access is Root.Access with its zero value resolved.
+func (r Root) access() Access {
+	switch {
+	case r.Access != "":
+		return r.Access
+	case r.Dir == "/" || len(r.Layers) > 0:
+		return CopyOnWrite
+	}
+	return ReadWrite
+}
+
+// stepPrivate stops propagation between the mounts of our namespace and the host's.
+func (pl *plan) stepPrivate() error {
+	if !pl.cfg.Namespaces.NewMnt {
+		return nil
+	}
+	attr := pl.Words(0, 0, unix.MS_PRIVATE, 0)
+	pl.Call(unix.SYS_MOUNT_SETATTR, cwdFD, pl.Str("/"), unix.AT_RECURSIVE, attr, 32)
+	return nil
+}
+
+// cloneRoot copies the tree of a directory root while it still is a peer of the host's mounts, for
+// a Propagation that needs it.
+func (pl *plan) cloneRoot() error {
+	r := &pl.cfg.Root
+	if r.Dir == "" || r.Dir == "/" || r.access() == CopyOnWrite {
+		return nil
+	}
+	info, err := os.Stat(r.Dir)
+	if err == nil && !info.IsDir() {
+		err = unix.ENOTDIR
+	}
+	if err != nil {
+		return rootError(r.Dir, err)
+	}
+	pl.Step("root", r.Dir)
+	pl.root = pl.cloneTree(cwdFD, r.Dir, true).Result()
+	ms, recursive, _ := r.Propagation.flags()
+	if r.Propagation == "" {
+		ms, recursive = unix.MS_PRIVATE, true
+	}
+	pl.setAttr(pl.root, mountAttr{propagation: ms}, recursive)
+	pl.setAttr(pl.root, mountAttr{set: pl.rootAttr()}, false)
+	return nil
+}
+
+func rootError(dir string, err error) error {
+	return &Error{Op: "root", Path: dir, Err: err, Remedy: "Config.Root.Dir must be a directory that the caller can enter"}
+}
+
+func (pl *plan) stepRoot() error {
+	r := &pl.cfg.Root
+	switch {
+	case !pl.cfg.Namespaces.NewMnt:
+		pl.root = pl.open(cwdFD, "/", unix.O_PATH|unix.O_DIRECTORY, 0, 0).Result()
+		return nil
+	case r.Dir == "/":
+		return pl.hostRoot()
+	case r.access() == CopyOnWrite || len(r.Layers) > 0:
+		lowers := r.Layers
+		if r.Dir != "" {
+			lowers = []string{r.Dir}
+		}
+		mode, err := layersMode(lowers)
+		if err != nil {
+			return err
+		}
+		base, err := pl.upperBase()
+		if err != nil {
+			return err
+		}
+		pl.makeDir(base, "upper", mode)
+		pl.makeDir(base, "work", 0o755)
+		pl.Step("root", "overlay of "+strconv.Itoa(len(lowers)))
+		pl.root = pl.overlay(base, "upper", "work", lowers, pl.rootAttr())
+	}
+	pl.Step("attach root", "")
+	pl.attachOverRoot(pl.root)
+	return nil
+}
+
+// layersMode checks that the layers are there and returns the mode of the topmost one's root.
+func layersMode(layers []string) (mode uint32, err error) {
+	for _, dir := range layers {
+		info, err := os.Stat(dir)
+		if err == nil && !info.IsDir() {
+			err = unix.ENOTDIR
+		}
+		if err != nil {
+			return 0, rootError(dir, err)
+		}
+		mode = uint32(info.Mode().Perm())
+	}
+	return mode, nil
+}
+
+// attachOverRoot mounts mnt on top of the host's root of our namespace. Paths still begin below it:
+// what is attached here is reached by descriptor only, until pivot_root makes it the root.
+func (pl *plan) attachOverRoot(mnt launch.Arg) {
+	pl.Call(unix.SYS_MOVE_MOUNT, mnt, pl.Str(""), cwdFD, pl.Str("/"), unix.MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+// upperBase is the directory that holds what is written with CopyOnWrite: Root.Upper, or a tmpfs
+// that is gone with the mount namespace.
+func (pl *plan) upperBase() (launch.Arg, error) {
+	r := &pl.cfg.Root
+	pl.Step("upper layer", r.Upper)
+	if r.Upper == "" {
+		options := []fsOption{{key: "mode", value: "0755"}}
+		if r.UpperSize > 0 {
+			options = append(options, fsOption{key: "size", value: strconv.FormatInt(r.UpperSize, 10)})
+		}
+		base := pl.newFS("tmpfs", "upper", unix.MOUNT_ATTR_NODEV, options...)
+		pl.attachOverRoot(base) // overlayfs before Linux 6.15 takes no detached upper layer
+		return base, nil
+	}
+	if err := os.MkdirAll(r.Upper, 0o700); err != nil {
+		return 0, &Error{Op: "upper layer", Path: r.Upper, Err: err}
+	}
+	return pl.open(cwdFD, r.Upper, unix.O_PATH|unix.O_DIRECTORY, 0, 0).Result(), nil
+}
+
+func (pl *plan) makeDir(dir launch.Arg, name string, mode uint32) {
+	pl.Call(unix.SYS_MKDIRAT, dir, pl.Str(name), launch.Arg(mode)).Ignore(unix.EEXIST)
+}
+
+// overlay makes an overlay of the lower directories, the lowest first, with upper and work below
+// base, and returns the mount, attached nowhere.
+func (pl *plan) overlay(base launch.Arg, upper, work string, lowers []string, attr uint64) launch.Arg {
+	pl.Call(unix.SYS_FCHDIR, base)
+	legacy, done := pl.Label(), pl.Label()
+	fs := pl.fsOpen("overlay", "overlay")
+	if len(lowers) == 1 && len(lowers[0]) < 128 {
+		pl.fsSet(fs, fsOption{key: "lowerdir", value: overlayEscape(lowers[0], `\:`)})
+		legacy = -1
+	} else {
+		for i, dir := range slices.Backward(lowers) {
+			at := dir
+			if len(dir) > 250 { // fsconfig takes no more, but a relative path
+				pl.Call(unix.SYS_FCHDIR, pl.open(cwdFD, dir, unix.O_PATH|unix.O_DIRECTORY, 0, 0).Result())
+				at = "."
+			}
+			set := pl.fsSet(fs, fsOption{key: "lowerdir+", value: at})
+			if i == len(lowers)-1 {
+				set.On(unix.EINVAL, legacy) // before Linux 6.7
+			}
+		}
+		pl.Call(unix.SYS_FCHDIR, base)
+	}
+	pl.fsSet(fs, fsOption{key: "upperdir", value: upper})
+	pl.fsSet(fs, fsOption{key: "workdir", value: work})
+	for _, o := range pl.overlayOptions() {
+		pl.fsSet(fs, o)
+	}
+	pl.Call(unix.SYS_FSCONFIG, fs, unix.FSCONFIG_CMD_CREATE)
+	mnt := pl.Call(unix.SYS_FSMOUNT, fs, unix.FSMOUNT_CLOEXEC, launch.Arg(attr)).Then(done)
+	if legacy >= 0 {
+		pl.Here(legacy)
+		pl.legacyOverlay(base, upper, work, lowers, attr, mnt.Result())
+	}
+	pl.Here(done)
+	pl.close(fs)
+	return mnt.Result()
+}
+
+// legacyOverlay does the same with mount(2), which Linux before 6.7 needs for more than one lower
+// layer. Its options must fit in a page.
+func (pl *plan) legacyOverlay(base launch.Arg, upper, work string, lowers []string, attr uint64, result launch.Arg) {
+	// mount(2) takes paths only. The lower layers are named relative to what they have in common,
+	// and the upper one through a descriptor of a known number.
+	const baseFD = 200
+	prefix := commonDir(lowers)
+	data := make([]string, 0, 8)
+	rel := make([]string, 0, len(lowers))
+	for _, dir := range slices.Backward(lowers) {
+		name, _ := filepath.Rel(prefix, dir)
+		rel = append(rel, overlayEscape(name, `\:,`))
+	}
+	data = append(data, "lowerdir="+strings.Join(rel, ":"),
+		"upperdir=/proc/self/fd/"+strconv.Itoa(baseFD)+"/"+upper, "workdir=/proc/self/fd/"+strconv.Itoa(baseFD)+"/"+work)
+	for _, o := range pl.overlayOptions() {
+		if o.flag {
+			data = append(data, o.key)
+		} else {
+			data = append(data, o.key+"="+o.value)
+		}
+	}
+	options := strings.Join(data, ",")
+	if len(options) >= os.Getpagesize() {
+		pl.Fail(unix.E2BIG)
+		return
+	}
+	const merged = "merged"
+	pl.makeDir(base, merged, 0o755)
+	pl.Call(unix.SYS_DUP3, base, baseFD, unix.O_CLOEXEC)
+	pl.Call(unix.SYS_FCHDIR, pl.open(cwdFD, prefix, unix.O_PATH|unix.O_DIRECTORY, 0, 0).Result())
+	target := pl.Str("/proc/self/fd/" + strconv.Itoa(baseFD) + "/" + merged)
+	pl.Call(unix.SYS_MOUNT, pl.Str("overlay"), target, pl.Str("overlay"), 0, pl.Str(options))
+	pl.cloneTree(base, merged, false).StoreTo(result)
+	pl.Call(unix.SYS_UMOUNT2, target, unix.MNT_DETACH)
+	pl.setAttr(result, mountAttr{set: attr}, false)
+	pl.close(baseFD)
+}
+
+// overlayOptions switch off what would let a layer speak about files outside of it (redirects,
+// metadata-only copies), and in a user namespace choose the attributes that a user may write.
+func (pl *plan) overlayOptions() []fsOption {
+	options := []fsOption{
+		{key: "index", value: "off"}, {key: "xino", value: "off"},
+		{key: "metacopy", value: "off"}, {key: "redirect_dir", value: "nofollow"},
+	}
+	if pl.userns != usernsNone {
+		options = append(options, fsOption{key: "userxattr", flag: true})
+	}
+	return options
+}
+
+// overlayEscape puts a backslash before the characters that overlayfs reads as separators.
+func overlayEscape(s, special string) string {
+	if !strings.ContainsAny(s, special) {
+		return s
+	}
+	var b strings.Builder
+	for _, c := range []byte(s) {
+		if strings.IndexByte(special, c) >= 0 {
+			b.WriteByte('\\')
+		}
+		b.WriteByte(c)
+	}
+	return b.String()
+}
+
+// commonDir is the deepest directory that all of them are below.
+func commonDir(dirs []string) string {
+	common := path.Dir(dirs[0])
+	for _, d := range dirs {
+		for common != "/" && !strings.HasPrefix(d, common+"/") {
+			common = path.Dir(common)
+		}
+	}
+	return common
+}
+
+func (pl *plan) stepReadonlyRoot() error {
+	if pl.cfg.Namespaces.NewMnt && pl.cfg.Root.access() == ReadOnly {
+		pl.setAttr(pl.root, mountAttr{set: unix.MOUNT_ATTR_RDONLY}, false)
+	}
+	return nil
+}
+
+// stepPivot makes the container's root the root of the mount namespace, and drops the host's: it
+// is mounted over the new root for a moment, and taken off from there (pivot_root(2), "pivot_root(".", ".")").
+func (pl *plan) stepPivot() error {
+	if !pl.cfg.Namespaces.NewMnt {
+		return nil
+	}
+	here := pl.Str(".")
+	pl.Call(unix.SYS_FCHDIR, pl.root)
+	pl.Call(unix.SYS_PIVOT_ROOT, here, here)
+	pl.Call(unix.SYS_UMOUNT2, here, unix.MNT_DETACH)
+	pl.Call(unix.SYS_CHDIR, pl.Str("/"))
+	return nil
+}
+
+// stepWorkdir opens the working directory below the root, and makes it if it is missing.
+func (pl *plan) stepWorkdir() error {
+	if dir := path.Clean("/" + pl.proc.Cwd); dir != "/" {
+		pl.Step("working directory", dir)
+		pl.cwd = pl.target(pl.root, dir, directory, inRoot)
+	}
+	return nil
+}
+
+// stepEnterWorkdir enters it as root, who may enter what the user may not: so do runc and Docker with
+// a WORKDIR like /root.
+func (pl *plan) stepEnterWorkdir() error {
+	if pl.cwd != 0 {
+		pl.Step("working directory", pl.proc.Cwd)
+		pl.entered = pl.Call(unix.SYS_FCHDIR, pl.cwd).IgnoreAll().Result()
+	}
+	return nil
+}
+
+// stepReenterWorkdir tries as the user what root could not.
+func (pl *plan) stepReenterWorkdir() error {
+	if pl.cwd != 0 {
+		pl.Step("working directory", pl.proc.Cwd)
+		done := pl.Label()
+		pl.Sub(pl.entered, 0).Case(0, done).IgnoreAll()
+		pl.Call(unix.SYS_FCHDIR, pl.cwd)
+		pl.Here(done)
+	}
+	return nil
+}

@@ -1,0 +1,264 @@
+//go:build linux
+
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"example.com/container/internal/launch"
+	"golang.org/x/sys/unix"
+)
+
+// This file carries a plan out: it starts the launcher, does what the launcher waits for, and
+// turns what it reports into errors. It runs in the caller's process.
+
+// started is what start returns.
+type started struct {
+	*liveProcess
+	release func() // when the process has ended
+}
+
+// start starts the plan's process. When it returns, the user's program is running, or nothing is.
+func (pl *plan) start(ctx context.Context, tempDir string, fault *launch.Fault) (*started, error) {
+	child, err := pl.Start(&launch.Attr{
+		Sys:        &syscall.SysProcAttr{Cloneflags: pl.cloneFlags()},
+		Stdio:      pl.stdio,
+		Extra:      pl.proc.ExtraFiles,
+		KeepThread: pl.cfg.DieWithParent,
+		TempDir:    tempDir,
+		Fault:      fault,
+	})
+	pl.files.close()
+	if err != nil {
+		return nil, startError(err)
+	}
+	s := &starting{plan: pl, child: child}
+	if err := s.converse(ctx); err != nil {
+		s.abort()
+		return nil, err
+	}
+	live, err := s.handOver()
+	if err != nil {
+		s.abort()
+		return nil, err
+	}
+	return &started{liveProcess: live, release: child.Release}, nil
+}
+
+// starting is a launcher at work.
+type starting struct {
+	*plan
+	child    *launch.Child
+	innerPid int // the container's first process, if it is not the one that os/exec started
+	innerFD  int
+}
+
+// converse answers the launcher until it has executed the program or has failed. If ctx ends first
+// the processes are killed, which ends the conversation.
+func (s *starting) converse(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { s.child.Process().Kill() })
+	defer stop()
+	for {
+		msg, err := s.child.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			if ctx.Err() != nil {
+				err = ctx.Err()
+			}
+			return stepError(s.proc.Args[0], err)
+		}
+		switch msg.Tag {
+		case tagMaps:
+			pid := s.child.Process().Pid
+			if err := writeMaps(ctx, pid, s.uidMaps, s.gidMaps); err != nil {
+				return err
+			}
+			if s.needsHelpers() {
+				keptUserNamespaces.keep(pid, s.uidMaps, s.gidMaps)
+			}
+			if err := s.child.Go(); err != nil {
+				return &Error{Op: "start", Err: err}
+			}
+		case tagPid:
+			// It cannot have been waited for by anybody else, so the number is still its own.
+			fd, err := unix.PidfdOpen(int(msg.Value), 0)
+			if err != nil {
+				return &Error{Op: "start", Err: os.NewSyscallError("pidfd_open", err)}
+			}
+			s.innerPid, s.innerFD = int(msg.Value), fd
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return &Error{Op: "start", Err: err}
+	}
+	return nil
+}
+
+// handOver returns the process, which has executed the user's program. One that was killed before
+// that has closed the socket as well, but still bears the launcher's name.
+func (s *starting) handOver() (*liveProcess, error) {
+	pid, fd := s.child.Process().Pid, -1
+	if s.innerPid != 0 {
+		if err := s.waitOuter(); err != nil {
+			return nil, err
+		}
+		pid, fd = s.innerPid, s.innerFD
+		s.innerPid = 0
+	} else {
+		fd = s.child.PidFD()
+		s.child.Process().Release()
+	}
+	live, err := newLiveProcess(pid, fd)
+	if err != nil {
+		return nil, &Error{Op: "start", Err: err}
+	}
+	if diedInLauncher(pid, fd) {
+		live.reap()
+		live.pidfd.Close()
+		return nil, &Error{Op: "start", Err: launch.ErrDied, Remedy: "something outside killed it"}
+	}
+	return live, nil
+}
+
+// waitOuter waits for the process that made the namespaces and is done.
+func (s *starting) waitOuter() error {
+	state, err := s.child.Process().Wait()
+	if err != nil {
+		return &Error{Op: "start", Err: err}
+	}
+	if !state.Success() {
+		return &Error{Op: "start", Err: fmt.Errorf("the launcher ended with %v", state)}
+	}
+	return nil
+}
+
+// diedInLauncher looks at a process that may be dead but has not been waited for.
+func diedInLauncher(pid, pidfd int) bool {
+	fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+	if n, _ := unix.Poll(fds, 0); n == 0 {
+		return false // alive, so the socket was closed by execve
+	}
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	return err == nil && strings.TrimSuffix(string(text), "\n") == launch.ProcessName
+}
+
+// abort kills what there is and waits for it.
+func (s *starting) abort() {
+	s.child.Process().Kill()
+	s.child.Process().Wait()
+	if s.innerPid != 0 {
+		unix.PidfdSendSignal(s.innerFD, unix.SIGKILL, nil, 0)
+		if live, err := newLiveProcess(s.innerPid, s.innerFD); err == nil {
+			live.reap()
+			live.pidfd.Close()
+		}
+	}
+	s.child.Release()
+}
+
+// startError is for what failed before there was a process.
+func startError(err error) error {
+	e := &Error{Op: "start", Err: err}
+	switch {
+	case errors.Is(err, unix.EPERM):
+		e.Remedy = "without root the container needs a user namespace: set Namespaces.NewUser"
+	case errors.Is(err, unix.ENOSPC):
+		e.Remedy = "a limit on namespaces is reached: see /proc/sys/user/max_*_namespaces"
+	}
+	return e
+}
+
+// stepError turns the failure of a call of the launcher into an Error that says what the user asked
+// for, and what to do about it.
+func stepError(program string, err error) error {
+	var e *launch.Error
+	if !errors.As(err, &e) {
+		return &Error{Op: "start", Err: err}
+	}
+	out := &Error{Op: e.Step.Name, Path: e.Step.Object, Err: os.NewSyscallError(e.Syscall, e.Errno)}
+	switch e.Step.Name {
+	case "executable":
+		out.Op, out.Err = "execute", fmt.Errorf("%w: %w", ErrNotFound, e.Errno)
+		if e.Errno == unix.EACCES {
+			out.Err = fmt.Errorf("%w: %w", ErrNotExecutable, e.Errno)
+		}
+	case "execute":
+		out.Err = fmt.Errorf("%w: %w", ErrNotExecutable, e.Errno)
+		if e.Errno == unix.ENOENT {
+			out.Err = fmt.Errorf("%w: its interpreter is missing: %w", ErrNotFound, e.Errno)
+		}
+	}
+	for _, r := range remedies {
+		if (r.step == "" || r.step == e.Step.Name) && (r.call == "" || r.call == e.Syscall) && r.errno == e.Errno {
+			out.Remedy = r.text
+			break
+		}
+	}
+	return out
+}
+
+// remedies says what the user can do about a failed call. The first row that fits is taken.
+var remedies = []struct {
+	step, call string
+	errno      unix.Errno
+	text       string
+}{
+	{"user namespace", "unshare", unix.EPERM, "user namespaces are not allowed here: see kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns, and Check"},
+	{"user namespace", "unshare", unix.ENOSPC, "the limit on user namespaces is reached: sysctl user.max_user_namespaces, or too deeply nested"},
+	{"user namespace", "openat2", unix.EACCES, "/proc must be mounted and writable for the caller"},
+	{"namespaces", "unshare", unix.EPERM, "without root the container needs a user namespace: set Namespaces.NewUser"},
+	{"namespaces", "unshare", unix.ENOSPC, "a limit on namespaces is reached: see /proc/sys/user/max_*_namespaces"},
+	{"keyring", "", unix.EDQUOT, "the user has too many keys: sysctl kernel.keys.maxkeys, or set HostKeyring"},
+	{"mount source", "open_tree", unix.EINVAL, "in a user namespace a bind must bring the mounts below its source: set Recursive"},
+	{"mount source", "mount_setattr", unix.EPERM, "in a user namespace the flags of a mount of the host's cannot be removed"},
+	{"mount", "fsconfig", unix.EPERM, "the kernel shows this file system only where the host's is fully visible, and with a namespace of the container's own"},
+	{"", "", unix.EROFS, "it would have to be made in a read-only file system; make it beforehand or use CopyOnWrite"},
+	{"device", "mknodat", unix.EPERM, "making nodes needs CAP_MKNOD; with Namespaces.NewUser the host's are bound"},
+	{"oom score", "", unix.EACCES, "lowering it needs CAP_SYS_RESOURCE"},
+	{"capabilities", "capset", unix.EPERM, "the caller does not have all of the permitted capabilities"},
+	{"bounding set", "", unix.EPERM, "dropping capabilities needs CAP_SETPCAP"},
+	{"rlimit", "", unix.EPERM, "raising a hard limit needs CAP_SYS_RESOURCE on the host"},
+}
+
+// watch makes an end of ctx the end of the process: the stop signal, the grace, SIGKILL.
+func (l *liveProcess) watch(ctx context.Context, sig syscall.Signal, grace time.Duration) {
+	if ctx.Done() == nil {
+		return
+	}
+	select {
+	case <-l.ended:
+	case <-ctx.Done():
+		l.stop(context.Background(), sig, grace)
+	}
+}
+
+// stop asks the process to end, and kills it when the grace is over or ctx is done.
+func (l *liveProcess) stop(ctx context.Context, sig syscall.Signal, grace time.Duration) error {
+	if grace > 0 {
+		if err := l.signal(sig); err != nil && !errors.Is(err, ErrNotRunning) {
+			return err
+		}
+		timer := time.NewTimer(grace)
+		defer timer.Stop()
+		select {
+		case <-l.ended:
+			return nil
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+	}
+	if err := l.signal(unix.SIGKILL); err != nil && !errors.Is(err, ErrNotRunning) {
+		return err
+	}
+	<-l.ended
+	return nil
+}

@@ -1,0 +1,191 @@
+//go:build linux
+
+package container
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// This file is a container's record on disk:
+//
+//	<stateDir>/<id>/          0700
+//	    lock                  flock while something changes; the kernel drops it at death
+//	    config.json           the configuration, written once
+//	    state.json            what is there to be cleaned up, and how the process ended
+//
+// A file is written beside its name and renamed. It is not synced: after a power failure none of
+// the processes, mounts and namespaces that it speaks of exist, and Destroy takes a record that
+// cannot be read for one without a process.
+
+// Status says where in its life a container is. It is asked of the kernel each time.
+type Status string
+
+// The statuses of a container.
+const (
+	// StatusCreated: it is on disk, and nothing of the user's has run.
+	StatusCreated Status = "created"
+	// StatusRunning: its first process is alive.
+	StatusRunning Status = "running"
+	// StatusStopped: its first process has ended.
+	StatusStopped Status = "stopped"
+)
+
+// ContainerState is what is known about a container at one moment. Its JSON form is what state.json
+// holds; unknown fields of a newer version are ignored.
+type ContainerState struct {
+	Version int    `json:"version"`
+	ID      string `json:"id"`
+	Status  Status `json:"status"`
+
+	// Pid is the first process in the caller's PID namespace; 0 when there is none.
+	Pid int `json:"pid,omitempty"`
+
+	Created time.Time `json:"created"`
+	Started time.Time `json:"started,omitzero"`
+	Stopped time.Time `json:"stopped,omitzero"`
+
+	// ExitCode is the code, or 128 plus the signal's number, of a stopped container. It is -1 if
+	// nobody saw it end.
+	ExitCode int `json:"exitCode"`
+
+	// Annotations are those of the Config.
+	Annotations map[string]string `json:"annotations,omitempty"`
+
+	// A pid alone means any process once the number is used again. With the time it was started,
+	// in clock ticks since boot, and the boot, it means one.
+	StartTime uint64 `json:"startTime,omitempty"`
+	BootID    string `json:"bootID,omitempty"`
+}
+
+const stateVersion = 1
+
+// record is the directory of one container.
+type record struct{ dir string }
+
+func (r record) path(name string) string { return filepath.Join(r.dir, name) }
+
+// lock takes the record's lock, which no other process or goroutine has then.
+func (r record) lock() (unlock func(), err error) {
+	fd, err := unix.Open(r.path("lock"), unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: r.path("lock"), Err: err}
+	}
+	for {
+		err = unix.Flock(fd, unix.LOCK_EX)
+		if err != unix.EINTR {
+			break
+		}
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, &fs.PathError{Op: "flock", Path: r.path("lock"), Err: err}
+	}
+	return func() { unix.Close(fd) }, nil
+}
+
+// write replaces a file of the record.
+func (r record) write(name string, v any) error {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	temp := r.path("." + name)
+	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	if err := errors.Join(err, f.Close()); err != nil {
+		os.Remove(temp)
+		return err
+	}
+	return os.Rename(temp, r.path(name))
+}
+
+// maxRecord bounds what is read back.
+const maxRecord = 16 << 20
+
+// read reads a file of the record; a link, a device or an endless file is an error.
+func (r record) read(name string, v any) error {
+	f, err := os.OpenFile(r.path(name), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return err
+	case !info.Mode().IsRegular() || info.Size() > maxRecord:
+		return &fs.PathError{Op: "read", Path: f.Name(), Err: fmt.Errorf("not a record: %v, %d bytes", info.Mode(), info.Size())}
+	}
+	if err := json.NewDecoder(f).Decode(v); err != nil {
+		return &fs.PathError{Op: "parse", Path: f.Name(), Err: err}
+	}
+	return nil
+}
+
+// state reads the record and asks the kernel what has become of the process.
+func (r record) state() (*ContainerState, error) {
+	var s ContainerState
+	if err := r.read("state.json", &s); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, ErrNotExist
+		}
+		return nil, err
+	}
+	s.derive()
+	return &s, nil
+}
+
+func (s *ContainerState) derive() {
+	switch {
+	case s.Status != StatusRunning:
+	case s.Pid > 0 && s.BootID == bootID() && startTime(s.Pid) == s.StartTime:
+		return
+	default:
+		s.Status, s.ExitCode = StatusStopped, -1
+	}
+	s.Pid = 0
+}
+
+// bootID names the current boot of the host.
+var bootID = sync.OnceValue(func() string {
+	text, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(text))
+})
+
+// startTime is when a process was started, in clock ticks since boot; 0 if there is none or it is
+// dead. It is field 22 of /proc/PID/stat, see proc(5).
+func startTime(pid int) uint64 {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0
+	}
+	// The second field, the name, may contain anything; what follows its last parenthesis does not.
+	_, rest, ok := cutLast(string(text), ") ")
+	fields := strings.Fields(rest)
+	if !ok || len(fields) < 20 || fields[0] == "Z" || fields[0] == "X" {
+		return 0
+	}
+	n, _ := strconv.ParseUint(fields[19], 10, 64)
+	return n
+}
+
+func cutLast(s, sep string) (before, after string, found bool) {
+	if i := strings.LastIndex(s, sep); i >= 0 {
+		return s[:i], s[i+len(sep):], true
+	}
+	return s, "", false
+}

@@ -1,0 +1,179 @@
+//go:build linux
+
+package container
+
+import (
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"reflect"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// This file connects a process's standard streams, as os/exec does: files are passed on, for
+// anything else there is a pipe and a goroutine that copies. It runs in the caller's process.
+
+// stdioFiles are the process's ends.
+type stdioFiles [3]*os.File
+
+// streams are the standard streams of one process.
+type streams struct {
+	files  stdioFiles // the process's ends
+	ours   closers    // of files, those to close once the process has them
+	parent closers    // our ends of the pipes
+	copies []func() error
+	wg     sync.WaitGroup
+	mu     sync.Mutex
+	err    error
+}
+
+// openStreams makes the pipes. On error nothing is left open.
+func openStreams(p *Process) (*streams, error) {
+	s := &streams{}
+	err := func() error {
+		if err := s.input(p.Stdin); err != nil {
+			return err
+		}
+		if err := s.output(1, p.Stdout); err != nil {
+			return err
+		}
+		if p.Stderr != nil && sameWriter(p.Stdout, p.Stderr) {
+			s.files[2] = s.files[1] // one pipe, so that one goroutine writes
+			return nil
+		}
+		return s.output(2, p.Stderr)
+	}()
+	if err != nil {
+		s.ours.close()
+		s.parent.close()
+		return nil, &Error{Op: "standard streams", Err: err}
+	}
+	return s, nil
+}
+
+// sameWriter compares what can be compared.
+func sameWriter(a, b io.Writer) bool {
+	return a != nil && reflect.TypeOf(a) == reflect.TypeOf(b) && reflect.TypeOf(a).Comparable() && a == b
+}
+
+func (s *streams) input(r io.Reader) error {
+	if s.passed(0, r) {
+		return nil
+	}
+	if r == nil {
+		return s.devNull(0, os.O_RDONLY)
+	}
+	pr, pw, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	s.files[0] = pr
+	s.ours = append(s.ours, pr)
+	s.parent = append(s.parent, pw)
+	s.copies = append(s.copies, func() error {
+		_, err := io.Copy(pw, r)
+		if errors.Is(err, syscall.EPIPE) || errors.Is(err, os.ErrClosed) {
+			err = nil // the process need not read all of it
+		}
+		return errors.Join(err, ignoreClosed(pw.Close()))
+	})
+	return nil
+}
+
+func (s *streams) output(i int, w io.Writer) error {
+	if s.passed(i, w) {
+		return nil
+	}
+	if w == nil {
+		return s.devNull(i, os.O_WRONLY)
+	}
+	pr, pw, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	s.files[i] = pw
+	s.ours = append(s.ours, pw)
+	s.parent = append(s.parent, pr)
+	s.copies = append(s.copies, func() error {
+		_, err := io.Copy(w, pr)
+		pr.Close() // a process that goes on writing gets SIGPIPE
+		return err
+	})
+	return nil
+}
+
+// passed passes a file on as it is.
+func (s *streams) passed(i int, v any) bool {
+	f, ok := v.(*os.File)
+	if ok && f != nil {
+		s.files[i] = f
+		return true
+	}
+	return false
+}
+
+// devNull opens the caller's /dev/null, not the container's (CVE-2026-88265).
+func (s *streams) devNull(i, flag int) error {
+	f, err := os.OpenFile(os.DevNull, flag, 0)
+	if err != nil {
+		return err
+	}
+	s.files[i] = f
+	s.ours = append(s.ours, f)
+	return nil
+}
+
+// start closes the process's ends, which it has by now, and starts to copy.
+func (s *streams) start() {
+	s.ours.close()
+	for _, c := range s.copies {
+		s.wg.Go(func() {
+			if err := c(); err != nil {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				if s.err == nil {
+					s.err = err
+				}
+			}
+		})
+	}
+}
+
+// abandon closes everything: the process was not started.
+func (s *streams) abandon() {
+	s.ours.close()
+	s.parent.close()
+}
+
+// wait waits until all has been copied: until the last process that holds a pipe has closed it. If
+// delay is positive it waits no longer than that, then closes the pipes and returns exec.ErrWaitDelay.
+func (s *streams) wait(delay time.Duration) error {
+	if len(s.copies) == 0 {
+		return nil
+	}
+	if delay > 0 {
+		timer := time.AfterFunc(delay, func() {
+			s.mu.Lock()
+			if s.err == nil {
+				s.err = exec.ErrWaitDelay
+			}
+			s.mu.Unlock()
+			s.parent.close()
+		})
+		defer timer.Stop()
+	}
+	s.wg.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, os.ErrClosed) {
+		return nil
+	}
+	return err
+}

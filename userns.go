@@ -1,0 +1,181 @@
+//go:build linux
+
+package container
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"sync"
+
+	"example.com/container/internal/launch"
+	"golang.org/x/sys/unix"
+)
+
+// This file writes the maps of user namespaces and keeps those that were expensive. It runs in the
+// caller's process.
+
+// defaultMaps are the maps of a new user namespace that asks for none: an ordinary user becomes
+// root inside; root keeps all ids as they are, and has their capabilities only inside.
+func defaultMaps() (uid, gid []IDMap) {
+	if os.Geteuid() != 0 {
+		return selfMap()
+	}
+	return identityMap("/proc/self/uid_map"), identityMap("/proc/self/gid_map")
+}
+
+// identityMap maps to themselves the ids that exist in the caller's own user namespace.
+func identityMap(file string) []IDMap {
+	f, err := os.Open(file)
+	if err != nil {
+		return []IDMap{{Size: 1<<32 - 1}}
+	}
+	defer f.Close()
+	var maps []IDMap
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		var inside, outside, size int
+		if n, _ := fmt.Sscan(lines.Text(), &inside, &outside, &size); n == 3 {
+			maps = append(maps, IDMap{ContainerID: inside, HostID: inside, Size: size})
+		}
+	}
+	return maps
+}
+
+// mapFromHost is the container's id of a host's.
+func mapFromHost(maps []IDMap, id uint32) (uint32, bool) {
+	for _, m := range maps {
+		if off := int64(id) - int64(m.HostID); off >= 0 && off < int64(m.Size) {
+			return uint32(int64(m.ContainerID) + off), true
+		}
+	}
+	return 0, false
+}
+
+// writeMaps writes the maps of a process that waits for them in its new user namespace.
+func writeMaps(ctx context.Context, pid int, uid, gid []IDMap) error {
+	self := os.Geteuid()
+	if self != 0 && (needsHelper(uid, uint32(self)) || needsHelper(gid, uint32(os.Getegid()))) {
+		return writeWithHelpers(ctx, pid, uid, gid)
+	}
+	files := []struct{ name, text string }{
+		{"setgroups", "deny"}, // without privilege the kernel demands it before gid_map
+		{"uid_map", string(idMapText(uid))},
+		{"gid_map", string(idMapText(gid))},
+	}
+	if self == 0 {
+		files = files[1:]
+	}
+	for _, file := range files {
+		path := fmt.Sprintf("/proc/%d/%s", pid, file.name)
+		if err := os.WriteFile(path, []byte(file.text), 0); err != nil {
+			return &Error{Op: "write id map", Path: path, Err: err, Remedy: "the caller must own the ids it maps; root needs CAP_SETUID and CAP_SETGID"}
+		}
+	}
+	return nil
+}
+
+// keptUserNamespaces are the mapped user namespaces that this process keeps open: the second and later
+// containers with the same ranges join one and need not run newuidmap and newgidmap, which takes
+// milliseconds. Containers of one process with the same ranges so share the user namespace, as all of a
+// user's do with podman; each has its own of every other kind.
+var keptUserNamespaces userNamespaces
+
+type userNamespaces struct {
+	mu   sync.Mutex
+	open map[string]*os.File
+}
+
+func userNamespaceKey(uid, gid []IDMap) string {
+	return string(idMapText(uid)) + "," + string(idMapText(gid))
+}
+
+// get returns a descriptor of the caller's own of the namespace, or nil.
+func (k *userNamespaces) get(uid, gid []IDMap) *os.File {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	f := k.open[userNamespaceKey(uid, gid)]
+	if f == nil {
+		return nil
+	}
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	return os.NewFile(uintptr(fd), f.Name())
+}
+
+// keep keeps the namespace of a process that has just been mapped.
+func (k *userNamespaces) keep(pid int, uid, gid []IDMap) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	key := userNamespaceKey(uid, gid)
+	if k.open[key] != nil {
+		return
+	}
+	f, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", pid))
+	if err != nil {
+		return // the next start runs the helpers again
+	}
+	if k.open == nil {
+		k.open = make(map[string]*os.File)
+	}
+	k.open[key] = f
+}
+
+// newUserNamespace returns a user namespace with these maps and no process in it.
+func newUserNamespace(ctx context.Context, uid, gid []IDMap) (*os.File, error) {
+	p := launch.New(0)
+	p.Step("user namespace", "")
+	p.Call(unix.SYS_UNSHARE, unix.CLONE_NEWUSER)
+	p.Send(tagMaps, 0)
+	p.Wait()
+	p.Exit(0)
+	child, err := p.Start(&launch.Attr{})
+	if err != nil {
+		return nil, &Error{Op: "user namespace", Err: err}
+	}
+	defer func() {
+		child.CloseSocket() // ends the process
+		child.Process().Wait()
+		child.Release()
+	}()
+	if _, err := child.Next(); err != nil {
+		return nil, stepError("", err)
+	}
+	pid := child.Process().Pid
+	if err := writeMaps(ctx, pid, uid, gid); err != nil {
+		return nil, err
+	}
+	return os.Open(fmt.Sprintf("/proc/%d/ns/user", pid))
+}
+
+// idmappedTree is a copy of a bind's source on which the owners appear as m says. It is attached
+// nowhere. It needs root in the user namespace of the file system; see mount_setattr(2).
+func idmappedTree(m Mount) (*os.File, error) {
+	fail := func(err error) (*os.File, error) {
+		return nil, &Error{Op: "idmapped mount", Path: m.Source, Err: err, Remedy: "needs root, Linux 5.12, and a file system that supports it"}
+	}
+	userns, err := newUserNamespace(context.Background(), m.UidMappings, m.GidMappings)
+	if err != nil {
+		return fail(err)
+	}
+	defer userns.Close()
+	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
+	attrFlags := uint(unix.AT_EMPTY_PATH)
+	if m.Flags&Recursive != 0 {
+		flags |= unix.AT_RECURSIVE
+		attrFlags |= unix.AT_RECURSIVE
+	}
+	fd, err := unix.OpenTree(unix.AT_FDCWD, m.Source, flags)
+	if err != nil {
+		return fail(os.NewSyscallError("open_tree", err))
+	}
+	tree := os.NewFile(uintptr(fd), m.Source)
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(userns.Fd())}
+	if err := unix.MountSetattr(fd, "", attrFlags, &attr); err != nil {
+		tree.Close()
+		return fail(os.NewSyscallError("mount_setattr", err))
+	}
+	return tree, nil
+}
