@@ -80,6 +80,9 @@ func (l *layerJob) fetch(ctx context.Context, src imageSource) (meta *layerMeta,
 	}
 	meta.DiffID, meta.Unpacker = l.diffID, unpackerVersion
 	meta.durability = durability{BootID: bootID()}
+	if err := st.setOwners(ctx, meta); err != nil {
+		return nil, err
+	}
 	return meta, st.commit(meta)
 }
 

@@ -44,6 +44,10 @@ type Store struct {
 	config storeConfig
 	sync   bool
 
+	userns struct { // the user namespace in which files get other owners
+		sync.Mutex
+		f *os.File
+	}
 	background sync.WaitGroup
 	promoted   sync.Map // manifests for which promote has been called
 }
@@ -102,13 +106,19 @@ func openStore(dir string, opt *StoreOptions) (*Store, error) {
 	if err := s.loadConfig(opt.Ownership); err != nil {
 		return nil, err
 	}
-	s.cleanIngest()
+	s.cleanIngest(context.Background())
 	return s, nil
 }
 
 // Close waits for work in the background. The store's images stay valid.
 func (s *Store) Close() error {
 	s.background.Wait()
+	s.userns.Lock()
+	defer s.userns.Unlock()
+	if s.userns.f != nil {
+		s.userns.f.Close()
+		s.userns.f = nil
+	}
 	return nil
 }
 
@@ -168,6 +178,8 @@ func newStoreConfig(want Ownership) (storeConfig, error) {
 		want = OwnershipSingle
 		if root {
 			want = OwnershipRoot
+		} else if c, err := subIDStoreConfig(); err == nil {
+			return c, nil
 		}
 	}
 	c := storeConfig{Ownership: want}
@@ -178,11 +190,25 @@ func newStoreConfig(want Ownership) (storeConfig, error) {
 		}
 	case OwnershipSingle:
 	case OwnershipSubIDs:
-		return c, fmt.Errorf("%w: ownership %q", ErrUnsupported, want)
+		return subIDStoreConfig()
 	default:
 		return c, fieldErrorf("Ownership", "%q is not one of %q, %q, %q", want, OwnershipRoot, OwnershipSubIDs, OwnershipSingle)
 	}
 	return c, nil
+}
+
+// subIDStoreConfig is for a store with subordinate ids, if they can really be had.
+func subIDStoreConfig() (storeConfig, error) {
+	c := storeConfig{Ownership: OwnershipSubIDs}
+	var err error
+	if c.UIDMap, c.GIDMap, err = SubordinateIDs(); err != nil {
+		return c, err
+	}
+	ns, err := newUserNamespace(context.Background(), c.UIDMap, c.GIDMap)
+	if err != nil {
+		return c, err
+	}
+	return c, ns.Close()
 }
 
 // inUserNamespace tells whether this process is in a user namespace other than the first.
@@ -190,15 +216,6 @@ func inUserNamespace() bool {
 	b, err := os.ReadFile("/proc/self/uid_map")
 	return err == nil && strings.Join(strings.Fields(string(b)), " ") != "0 0 4294967295"
 }
-
-// bootID names this boot of the host.
-var bootID = sync.OnceValue(func() string {
-	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return "" // nothing is valid then unless it is durable
-	}
-	return strings.TrimSpace(string(b))
-})
 
 // stage is a directory in ingest, for a layer to be.
 type stage struct {
@@ -259,7 +276,7 @@ func (st *stage) discard() error {
 		return nil
 	}
 	defer st.owner.Close()
-	return st.store.remove(st.name)
+	return st.store.removeLayer(context.Background(), st.name)
 }
 
 // toTrash moves something out of the way, if it is there, and deletes it.
@@ -275,8 +292,27 @@ func (s *Store) toTrash(name string) error {
 		os.Remove(dir)
 		return err
 	}
-	s.background.Go(func() { s.remove("trash/" + filepath.Base(dir)) })
+	s.background.Go(func() {
+		trash := "trash/" + filepath.Base(dir)
+		s.removeLayer(context.Background(), trash+"/x")
+		s.remove(trash)
+	})
 	return nil
+}
+
+// removeLayer deletes a layer, after its files have been given back to the user.
+func (s *Store) removeLayer(ctx context.Context, name string) error {
+	m := new(layerMeta)
+	if s.config.Ownership == OwnershipSubIDs && s.readJSON(name+"/meta.json", m) == nil {
+		if root, err := os.Open(filepath.Join(s.dir, name, "fs")); err == nil {
+			err = s.takeBack(ctx, root, m.Owners)
+			root.Close()
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return s.remove(name)
 }
 
 // remove deletes a tree of the store.
@@ -291,7 +327,7 @@ func (s *Store) remove(name string) error {
 }
 
 // cleanIngest removes what processes that have died have left behind.
-func (s *Store) cleanIngest() {
+func (s *Store) cleanIngest(ctx context.Context) {
 	entries, _ := os.ReadDir(filepath.Join(s.dir, "ingest"))
 	for _, e := range entries {
 		name := "ingest/" + e.Name()
@@ -303,7 +339,7 @@ func (s *Store) cleanIngest() {
 			continue
 		}
 		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
-			s.remove(name)
+			s.removeLayer(ctx, name)
 		}
 		f.Close()
 	}

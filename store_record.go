@@ -20,14 +20,8 @@ import (
 type storeConfig struct {
 	Ownership Ownership `json:"ownership"`
 	// Maps from the ids of images to those of the host, for OwnershipSubIDs.
-	UIDMap []storeIDMap `json:"uidMap,omitempty"`
-	GIDMap []storeIDMap `json:"gidMap,omitempty"`
-}
-
-type storeIDMap struct {
-	Container int `json:"container"`
-	Host      int `json:"host"`
-	Size      int `json:"size"`
+	UIDMap []IDMap `json:"uidMap,omitempty"`
+	GIDMap []IDMap `json:"gidMap,omitempty"`
 }
 
 // durability tells whether a record survives a crash of the host. What is not known to be on the disk

@@ -233,7 +233,7 @@ func (u *unpacker) finishDir(path string, p *pendingDir) error {
 			return err
 		}
 	}
-	return u.setAttrs(fd, path, &p.attrs)
+	return u.setAttrs(fd, path, &p.attrs, unix.S_IFDIR)
 }
 
 // joinName joins a directory's path and a name in it.

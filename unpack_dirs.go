@@ -188,8 +188,7 @@ func (t *dirTree) unlink(d *unpackDir) {
 }
 
 // openBeneath opens a path below a directory, by openat2(2) of Linux 5.6. resolve says how symbolic
-// links are treated; links of procfs are never followed. The call may fail with EAGAIN when
-// anything anywhere is renamed at the same time, so it is tried again.
+// links are treated; links of procfs are never followed.
 func openBeneath(dirFD int, path string, flags int, resolve uint64) (int, error) {
 	how := unix.OpenHow{
 		Flags:   uint64(flags) | unix.O_CLOEXEC,
@@ -198,16 +197,11 @@ func openBeneath(dirFD int, path string, flags int, resolve uint64) (int, error)
 	if resolve&unix.RESOLVE_IN_ROOT == 0 {
 		how.Resolve |= unix.RESOLVE_BENEATH
 	}
-	for try := 0; ; try++ {
-		fd, err := unix.Openat2(dirFD, path, &how)
-		if (err == unix.EAGAIN && try < 128) || err == unix.EINTR {
-			continue
-		}
-		if err == unix.ENOSYS {
-			err = fmt.Errorf("%w: openat2 is missing or forbidden; Linux 5.6 has it", ErrUnsupported)
-		}
-		return fd, err
+	fd, err := openRetry(func() (int, error) { return unix.Openat2(dirFD, path, &how) })
+	if err == unix.ENOSYS {
+		err = fmt.Errorf("%w: openat2 is missing or forbidden; Linux 5.6 has it", ErrUnsupported)
 	}
+	return fd, err
 }
 
 // pathOfFD is the path of an open file as the kernel knows it.

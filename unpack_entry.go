@@ -125,7 +125,7 @@ func (u *unpacker) file(h *tar.Header, parent, base string, attrs fileAttrs, con
 		if err != nil {
 			return err
 		}
-		return u.setAttrs(fd, joinName(d.path, base), &attrs)
+		return u.setAttrs(fd, joinName(d.path, base), &attrs, unix.S_IFREG)
 	})
 }
 

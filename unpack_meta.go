@@ -105,9 +105,10 @@ func fileCapability(value string) []byte {
 	return b
 }
 
-// setAttrs sets the attributes of an open file or directory. path is its path in the layer.
-func (u *unpacker) setAttrs(fd int, path string, a *fileAttrs) error {
-	if err := u.chown(path, a, func() error { return unix.Fchown(fd, int(a.uid), int(a.gid)) }, 0); err != nil {
+// setAttrs sets the attributes of an open file or directory, kind being S_IFREG or S_IFDIR. path is its
+// path in the layer.
+func (u *unpacker) setAttrs(fd int, path string, a *fileAttrs, kind uint32) error {
+	if err := u.chown(path, a, func() error { return unix.Fchown(fd, int(a.uid), int(a.gid)) }, kind); err != nil {
 		return err
 	}
 	for name, value := range a.xattrs {

@@ -213,7 +213,7 @@ func TestUnpackSingle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(m.Owners) != 1 || m.Owners[0].Path != "f" || m.Owners[0].UID != 33 || m.Owners[0].Mode != 0o4755 {
+	if len(m.Owners) != 1 || m.Owners[0].Path != "f" || m.Owners[0].UID != 33 || m.Owners[0].Mode != unix.S_IFREG|0o4755 {
 		t.Errorf("owners %+v", m.Owners)
 	}
 	var st unix.Stat_t
@@ -275,7 +275,7 @@ func TestUnpackHostile(t *testing.T) {
 		{"long name", []imageEntry{imageFile(strings.Repeat("n/", 2048)+"n", "")}, ErrLimit},
 		{"large", []imageEntry{imageFile("x", strings.Repeat("x", 1<<20+1))}, ErrLimit},
 		{"empty link", []imageEntry{imageLink("x", "")}, ErrInvalidImage},
-		{"owner", []imageEntry{{Header: tar.Header{Typeflag: tar.TypeReg, Name: "x", Uid: 1<<32 - 1}}}, ErrInvalidImage},
+		{"owner", []imageEntry{{Header: tar.Header{Typeflag: tar.TypeReg, Name: "x", Uid: -1}}}, ErrInvalidImage},
 		{"type", []imageEntry{{Header: tar.Header{Typeflag: 'Z', Name: "x"}}}, ErrInvalidImage},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
