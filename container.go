@@ -71,7 +71,7 @@ func New(stateDir, id string, cfg Config) (*Container, error) {
 		return fail(err)
 	}
 	state := &ContainerState{Version: stateVersion, ID: id, Status: StatusCreated, Created: time.Now(), Annotations: cfg.Annotations}
-	if err := errors.Join(c.record.write("config.json", json.RawMessage(text)), c.record.write("state.json", state)); err != nil {
+	if err := errors.Join(os.WriteFile(c.record.path("config.json"), text, 0o600), c.record.write("state.json", state)); err != nil {
 		os.RemoveAll(c.record.dir)
 		return fail(err)
 	}

@@ -61,18 +61,27 @@ type mapHelper struct {
 	stderr bytes.Buffer
 }
 
-// startMapHelper starts a helper. Its arguments are numbers and nothing else.
-func startMapHelper(ctx context.Context, name string, pid int, maps []IDMap) (*mapHelper, error) {
+// findMapHelper returns the absolute path of a helper.
+func findMapHelper(name string) (string, error) {
 	path, err := exec.LookPath(name)
 	if err == nil && !filepath.IsAbs(path) {
 		err = exec.ErrDot
 	}
 	if err != nil {
-		return nil, &Error{
+		return "", &Error{
 			Op:     "find " + name,
 			Err:    fmt.Errorf("%w: a map of more than the caller's own id needs %s: %w", ErrUnsupported, name, err),
 			Remedy: "install the package uidmap (Debian, Ubuntu) or shadow-utils (Fedora)",
 		}
+	}
+	return path, nil
+}
+
+// startMapHelper starts a helper. Its arguments are numbers and nothing else.
+func startMapHelper(ctx context.Context, name string, pid int, maps []IDMap) (*mapHelper, error) {
+	path, err := findMapHelper(name)
+	if err != nil {
+		return nil, err
 	}
 	args := []string{strconv.Itoa(pid)}
 	for _, m := range maps {

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"example.com/container/internal/testenv"
 )
 
 // pureUser is who the helpers are tested with: a user that exists only in the test's own mount namespace.
@@ -38,14 +40,7 @@ func pureAsUserWithSubIDs(t *testing.T) bool {
 			}
 		}
 	default:
-		if os.Getuid() != 0 {
-			t.Skip("needs root, to give a user subordinate ids in a mount namespace")
-		}
-		for _, name := range []string{"newuidmap", "newgidmap"} {
-			if _, err := exec.LookPath(name); err != nil {
-				t.Skipf("needs %s: %v", name, err)
-			}
-		}
+		testenv.Need(t, testenv.Root, testenv.Program("newuidmap", "uidmap"), testenv.Program("newgidmap", "uidmap"))
 	}
 	dir := os.Getenv("CONTAINER_PURE_DIR")
 	next, attr := "user", &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: pureUser, Gid: pureUser}}
@@ -76,6 +71,7 @@ func pureAsUserWithSubIDs(t *testing.T) bool {
 // pureUserNamespace starts a process that waits in a new user namespace without maps, and returns its pid.
 func pureUserNamespace(t *testing.T) int {
 	t.Helper()
+	testenv.Need(t, testenv.UserNS)
 	cmd := exec.Command("/bin/cat")
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -83,7 +79,7 @@ func pureUserNamespace(t *testing.T) int {
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWUSER}
 	if err := cmd.Start(); err != nil {
-		t.Skip("needs user namespaces:", err)
+		t.Fatal(err)
 	}
 	t.Cleanup(func() { stdin.Close(); cmd.Process.Kill(); cmd.Wait() })
 	return cmd.Process.Pid

@@ -127,6 +127,9 @@ func (pl *plan) mount(m Mount, src mountSource) error {
 		resolve = inRootNoLinks // an image must not move /proc, /sys or /dev elsewhere (CVE-2019-19921)
 	}
 	at := pl.target(pl.root, m.Target, src.kind, resolve)
+	if resolve == inRoot {
+		pl.refuseKernelTree(at)
+	}
 	mnt := src.mnt
 	set, _ := m.attrs()
 	switch {
@@ -151,6 +154,18 @@ func (pl *plan) mount(m Mount, src mountSource) error {
 	return nil
 }
 
+// refuseKernelTree fails if a symbolic link of the image has led a target into /proc or /sys, where a
+// mount could fake what the kernel says (CVE-2019-16884).
+func (pl *plan) refuseKernelTree(at launch.Arg) {
+	refuse, done := pl.Label(), pl.Label()
+	buf := pl.Zero(statfsSize)
+	pl.Call(unix.SYS_FSTATFS, at, buf)
+	pl.Sub(pl.Value(buf), 0).Case(unix.PROC_SUPER_MAGIC, refuse).Case(unix.SYSFS_MAGIC, refuse).Case(unix.CGROUP2_SUPER_MAGIC, refuse).Then(done)
+	pl.Here(refuse)
+	pl.Fail(unix.EXDEV)
+	pl.Here(done)
+}
+
 // copyUp is a tmpfs that begins with what is at the target: an overlay of it whose upper layer is
 // the tmpfs. Nothing is copied until it is written.
 func (pl *plan) copyUp(m Mount, at launch.Arg, attr uint64) launch.Arg {
@@ -169,6 +184,9 @@ func (pl *plan) copyUp(m Mount, at launch.Arg, attr uint64) launch.Arg {
 	}
 	return pl.fsMount(fs, attr)
 }
+
+// statfsSize is the size of struct statfs, f_type first.
+const statfsSize = 120
 
 // source is the name that mountinfo shows.
 func (m Mount) source() string {
@@ -259,7 +277,7 @@ func (pl *plan) stepSysctls() error {
 			return err
 		}
 		pl.Step("sysctl", name)
-		pl.writeFile(proc, "sys/"+rel, ownFile, pl.cfg.Sysctl[name])
+		pl.writeFile(proc, "sys/"+rel, ownFile, pl.cfg.Sysctl[name]+"\n")
 	}
 	pl.close(proc)
 	return nil

@@ -119,11 +119,16 @@ func (pl *plan) stepNamespaces() error {
 	return nil
 }
 
+// forks tells whether the container's first process is a child of the one that os/exec starts.
+func (pl *plan) forks() bool {
+	ns := &pl.cfg.Namespaces
+	return pl.staged && (ns.NewPID || ns.NewTime || ns.Join[PIDNamespace] != "")
+}
+
 // stepFork goes on in a child where only a child is in the namespace. CLONE_PARENT makes it a child
 // of the caller, who waits for it; the first process reports its number and is done.
 func (pl *plan) stepFork() error {
-	ns := &pl.cfg.Namespaces
-	if !pl.staged || !(ns.NewPID || ns.NewTime || ns.Join[PIDNamespace] != "") {
+	if !pl.forks() {
 		return nil
 	}
 	inner := pl.Label()

@@ -22,8 +22,7 @@ func (pl *plan) resolve() error {
 	if err != nil {
 		return err
 	}
-	known := uint64(1)<<(lastCap()+1) - 1
-	pl.caps = capSets{caps.bounding & known, caps.effective & known, caps.permitted & known, caps.inheritable & known, caps.ambient & known}
+	pl.caps = caps
 
 	if err := pl.resolveUser(); err != nil {
 		return err
@@ -94,6 +93,9 @@ func (pl *plan) resolveUser() error {
 	}
 	if _, ok := pl.hostUid(pl.user.uid); !ok {
 		return fieldErrorf("User", "uid %d is not mapped in the user namespace; map it with UidMappings, for example with SubordinateIDs", pl.user.uid)
+	}
+	if !pl.canSetgroups() {
+		pl.user.groups = []uint32{pl.user.gid} // memberships of the group file cannot be had
 	}
 	for _, gid := range pl.user.groups {
 		if _, ok := pl.hostGid(gid); !ok {

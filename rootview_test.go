@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"example.com/container/internal/testenv"
 )
 
 // pureTree makes a tree of files from lines: "path = content", "path/", "path -> target", "path ! whiteout",
@@ -235,9 +237,7 @@ func TestOpenRootViewErrors(t *testing.T) {
 // The kernel's overlayfs is the oracle: random layers, every path, same answer. The mount is
 // detached: no namespace ever shows it.
 func TestRootViewAgainstOverlayfs(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("needs root, to mount an overlay")
-	}
+	testenv.Need(t, testenv.Root, testenv.Overlay)
 	names := []string{"a", "b", "c"}
 	for seed := range uint64(25) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
@@ -249,7 +249,7 @@ func TestRootViewAgainstOverlayfs(t *testing.T) {
 		}
 		overlay, err := pureOverlay(layers)
 		if err != nil {
-			t.Skip("needs overlayfs:", err)
+			t.Fatal(err)
 		}
 		v := pureView(t, Root{Layers: layers})
 		for range 300 {

@@ -45,6 +45,7 @@ var rules = []rule{
 		allow: []allowance{
 			{"internal/launch/", "starts the launcher"},
 			{"idmap_*.go", "newuidmap and newgidmap, which are setuid"},
+			{"stdio.go", "returns exec.ErrWaitDelay, and starts nothing"},
 			{"internal/testenv/", "for tests: probes what the host can do"},
 			{"internal/leak/", "for tests: asks nft for its tables"},
 			{"internal/bench/", "a program: times the programs of others"},
@@ -52,7 +53,7 @@ var rules = []rule{
 		faults: 4,
 		bad: `import ("os"; "os/exec"; "syscall"; "golang.org/x/sys/unix")
 			func f() { exec.Command("ls"); os.StartProcess("ls", nil, nil); unix.Exec("", nil, nil); syscall.ForkExec("", nil, nil) }`,
-		good: `import "example.com/exec"; var _ = exec.Command`,
+		good: `import ("os/exec"; e "example.com/exec"); var _, _ = exec.ErrWaitDelay, e.Command`,
 	},
 	{
 		name:  "no change of the process",
@@ -68,21 +69,22 @@ var rules = []rule{
 				os.Chdir("/"); d.Chdir(); os.Setenv("", ""); os.Unsetenv(""); os.Clearenv()
 				u.Umask(0); u.Setns(1, 0); u.Unshare(0); u.Chroot(""); u.Mount("", "", "", 0, ""); u.Unmount("", 0)
 				u.PivotRoot("", ""); syscall.Setuid(0); syscall.AllThreadsSyscall(0, 0, 0, 0)
-				u.Wait4(-1, nil, 0, nil); u.Waitid(u.P_ALL, 0, nil, 0, nil); signal.Ignore(); u.Prctl(0, 0, 0, 0, 0)
+				u.Wait4(-1, nil, 0, nil); u.Waitid(u.P_ALL, 0, nil, 0, nil); signal.Ignore(); u.Prctl(u.PR_SET_DUMPABLE, 0, 0, 0, 0)
 				u.RawSyscall(u.SYS_UNSHARE, 0, 0, 0); u.Kill(1, 9); slog.SetDefault(nil); os.Exit(1)
 				g := os.Chdir; _ = g
 			}`,
 		good: `import ("os"; "golang.org/x/sys/unix")
 			func f(pid int) { os.Getwd(); unix.Wait4(pid, nil, 0, nil); unix.Waitid(unix.P_PIDFD, 1, nil, 0, nil)
-				_ = unix.SYS_UNSHARE; var os struct{ Chdir int }; _ = os.Chdir }`,
+				unix.Prctl(unix.PR_CAPBSET_READ, 1, 0, 0, 0); _ = unix.SYS_UNSHARE; var os struct{ Chdir int }; _ = os.Chdir }`,
 	},
 	{
 		name:   "descriptors are close-on-exec",
 		check:  checkCloseOnExec,
-		faults: 11,
+		faults: 12,
 		bad: `import ("syscall"; "golang.org/x/sys/unix")
 			func f(how *unix.OpenHow) {
 				unix.Open("", unix.O_PATH, 0); syscall.Openat(1, "", unix.O_RDONLY, 0); unix.Openat2(1, "", how)
+				some := unix.O_PATH; some = some|some; unix.Open("", some, 0)
 				unix.MemfdCreate("", 0); unix.Dup3(1, 2, 0); unix.Dup(1); unix.Pipe2(nil, 0); unix.Pipe(nil)
 				unix.Socket(1, 2, 0); unix.FcntlInt(1, unix.F_DUPFD, 0); unix.OpenTree(1, "", unix.OPEN_TREE_CLONE)
 			}`,
@@ -91,6 +93,7 @@ var rules = []rule{
 				unix.Open("", flags|unix.O_CLOEXEC, 0)
 				how := unix.OpenHow{Flags: unix.O_CLOEXEC}; unix.Openat2(1, "", &how)
 				unix.MemfdCreate("", unix.MFD_CLOEXEC); unix.Pipe2(nil, unix.O_CLOEXEC)
+				const all = unix.O_PATH|unix.O_CLOEXEC; unix.Open("", all|unix.O_DIRECTORY, 0)
 				unix.FcntlInt(1, unix.F_DUPFD_CLOEXEC, 0); unix.FcntlInt(1, unix.F_GETFL, 0)
 			}`,
 	},
@@ -230,13 +233,11 @@ func checkImports(s *source) {
 }
 
 func checkPrograms(s *source) {
-	for _, spec := range s.Imports {
-		if spec.Path.Value == `"os/exec"` {
-			s.complain(spec, "imports os/exec")
-		}
-	}
 	s.each(func(n ast.Node) {
 		pkg, name := s.qualified(n)
+		if pkg == "os/exec" && slices.Contains([]string{"Command", "CommandContext", "Cmd", "LookPath"}, name) {
+			s.complain(n, "uses exec.%s", name)
+		}
 		if (pkg == "os" || isSyscall(pkg)) && slices.Contains([]string{"StartProcess", "ForkExec", "Exec"}, name) {
 			s.complain(n, "uses %s.%s", path.Base(pkg), name)
 		}
@@ -256,7 +257,7 @@ var processState = map[string][]string{
 		"Setuid", "Setgid", "Seteuid", "Setegid", "Setreuid", "Setregid", "Setresuid", "Setresgid",
 		"Setfsuid", "Setfsgid", "Setgroups", "Setsid", "Setpgid", "Setrlimit", "Setpriority",
 		"Setenv", "Unsetenv", "Clearenv", "Sethostname", "Setdomainname",
-		"Capset", "Prctl", "PrctlRetInt", "KeyctlJoinSessionKeyring", "KeyctlSetReqKeyKeyring",
+		"Capset", "KeyctlJoinSessionKeyring", "KeyctlSetReqKeyKeyring",
 		"SchedSetaffinity", "SchedSetAttr", "IoprioSet", "Reboot",
 		"AllThreadsSyscall", "AllThreadsSyscall6", "Syscall", "Syscall6", "RawSyscall", "RawSyscall6",
 		"Kill", "Tgkill", // by number: it may be another process by now
@@ -287,8 +288,15 @@ func checkProcessState(s *source) {
 		case isSyscall(pkg) && name == "Wait4" && isText(call.Args[0], "-1"),
 			isSyscall(pkg) && name == "Waitid" && isText(call.Args[0], "P_ALL"):
 			s.complain(n, "waits for children of others")
+		case isSyscall(pkg) && strings.HasPrefix(name, "Prctl") && !mentions(call.Args[0], readingPrctl):
+			s.complain(n, "sets an attribute of the process or of a thread")
 		}
 	})
+}
+
+// readingPrctl tells whether an operation of prctl only asks.
+func readingPrctl(name string) bool {
+	return strings.HasPrefix(name, "PR_GET_") || name == "PR_CAPBSET_READ" || name == "PR_CAP_AMBIENT_IS_SET"
 }
 
 // isMethod tells whether this is the call of a method with that name, and not of a package's function.
@@ -324,11 +332,7 @@ var closeOnExec, neverCloseOnExec = []string{
 }, []string{"Dup", "Dup2", "Pipe", "Accept", "EpollCreate", "InotifyInit", "Creat"}
 
 func checkCloseOnExec(s *source) {
-	var function ast.Node
 	s.each(func(n ast.Node) {
-		if f, ok := n.(*ast.FuncDecl); ok {
-			function = f
-		}
 		call, ok := n.(*ast.CallExpr)
 		if !ok {
 			return
@@ -337,29 +341,45 @@ func checkCloseOnExec(s *source) {
 		if !isSyscall(pkg) {
 			return
 		}
-		// The flags of openat2 are in a struct, which may be made elsewhere in the function.
-		within := ast.Node(call)
-		if name == "Openat2" && function != nil {
-			within = function
-		}
 		switch {
 		case slices.Contains(neverCloseOnExec, name):
 			s.complain(n, "%s makes a descriptor that is inherited", name)
-		case slices.Contains(closeOnExec, name) && !mentions(within, "CLOEXEC"):
+		case slices.Contains(closeOnExec, name) && !mentions(call, closeFlag):
 			s.complain(n, "%s without CLOEXEC", name)
-		case name == "FcntlInt" && mentions(call, "F_DUPFD") && !mentions(call, "F_DUPFD_CLOEXEC"):
+		case name == "FcntlInt" && !mentions(call, closeFlag) &&
+			mentions(call, func(name string) bool { return name == "F_DUPFD" }):
 			s.complain(n, "F_DUPFD makes a descriptor that is inherited")
 		}
 	})
 }
 
-// mentions tells whether a name that ends so stands in the tree.
-func mentions(tree ast.Node, suffix string) (found bool) {
-	ast.Inspect(tree, func(n ast.Node) bool {
+// closeFlag tells whether a name is that of a flag for close-on-exec.
+func closeFlag(name string) bool { return strings.HasSuffix(name, "CLOEXEC") }
+
+// mentions tells whether a name for which f is true stands in the tree, or where a variable or
+// constant that stands there got its value in this file.
+func mentions(tree ast.Node, f func(name string) bool) bool {
+	seen, found := map[ast.Node]bool{}, false
+	var look func(ast.Node) bool
+	look = func(n ast.Node) bool {
 		id, ok := n.(*ast.Ident)
-		found = found || ok && strings.HasSuffix(id.Name, suffix)
-		return !found
-	})
+		if !ok {
+			return !found
+		}
+		found = found || f(id.Name)
+		if id.Obj == nil {
+			return false
+		}
+		switch value := id.Obj.Decl.(type) {
+		case *ast.ValueSpec, *ast.AssignStmt:
+			if origin := value.(ast.Node); !seen[origin] {
+				seen[origin] = true
+				ast.Inspect(origin, look)
+			}
+		}
+		return false
+	}
+	ast.Inspect(tree, look)
 	return found
 }
 

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -55,15 +56,51 @@ func (pl *plan) start(ctx context.Context, tempDir string, fault *launch.Fault) 
 // starting is a launcher at work.
 type starting struct {
 	*plan
-	child    *launch.Child
-	innerPid int // the container's first process, if it is not the one that os/exec started
+	child   *launch.Child
+	waiting bool // the launcher waits for our Go
+
+	// Where the launcher forks, the container's first process is its child, and ours by
+	// CLONE_PARENT. Until its number is known the launcher must not be killed: the child would be
+	// nobody's to find.
+	mu       sync.Mutex
+	canceled bool
+	innerPid int
 	innerFD  int
 }
 
+// cancel kills what there is. It runs when the context ends.
+func (s *starting) cancel() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.canceled = true
+	switch {
+	case s.innerPid != 0:
+		unix.PidfdSendSignal(s.innerFD, unix.SIGKILL, nil, 0)
+	case !s.forks():
+		s.child.Process().Kill()
+	}
+}
+
+// setInner takes note of the first process.
+func (s *starting) setInner(pid int) error {
+	// Nobody else can wait for it, so the number is still its own.
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return &Error{Op: "start", Err: os.NewSyscallError("pidfd_open", err)}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.innerPid, s.innerFD = pid, fd
+	if s.canceled {
+		unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+	}
+	return nil
+}
+
 // converse answers the launcher until it has executed the program or has failed. If ctx ends first
-// the processes are killed, which ends the conversation.
+// the process is killed, which ends the conversation.
 func (s *starting) converse(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { s.child.Process().Kill() })
+	stop := context.AfterFunc(ctx, s.cancel)
 	defer stop()
 	for {
 		msg, err := s.child.Next()
@@ -71,13 +108,11 @@ func (s *starting) converse(ctx context.Context) error {
 			break
 		}
 		if err != nil {
-			if ctx.Err() != nil {
-				err = ctx.Err()
-			}
-			return stepError(s.proc.Args[0], err)
+			return stepError(err)
 		}
 		switch msg.Tag {
 		case tagMaps:
+			s.waiting = true
 			pid := s.child.Process().Pid
 			if err := writeMaps(ctx, pid, s.uidMaps, s.gidMaps); err != nil {
 				return err
@@ -88,17 +123,18 @@ func (s *starting) converse(ctx context.Context) error {
 			if err := s.child.Go(); err != nil {
 				return &Error{Op: "start", Err: err}
 			}
+			s.waiting = false
 		case tagPid:
-			// It cannot have been waited for by anybody else, so the number is still its own.
-			fd, err := unix.PidfdOpen(int(msg.Value), 0)
-			if err != nil {
-				return &Error{Op: "start", Err: os.NewSyscallError("pidfd_open", err)}
+			if err := s.setInner(int(msg.Value)); err != nil {
+				return err
 			}
-			s.innerPid, s.innerFD = int(msg.Value), fd
 		}
 	}
 	if err := ctx.Err(); err != nil {
 		return &Error{Op: "start", Err: err}
+	}
+	if s.forks() && s.innerPid == 0 {
+		return &Error{Op: "start", Err: launch.ErrDied}
 	}
 	return nil
 }
@@ -153,6 +189,15 @@ func diedInLauncher(pid, pidfd int) bool {
 
 // abort kills what there is and waits for it.
 func (s *starting) abort() {
+	if s.forks() && !s.waiting {
+		// A failure of the child may be here before its number is.
+		for s.innerPid == 0 {
+			msg, err := s.child.Next()
+			if err == io.EOF || err == nil && msg.Tag == tagPid && s.setInner(int(msg.Value)) != nil {
+				break
+			}
+		}
+	}
 	s.child.Process().Kill()
 	s.child.Process().Wait()
 	if s.innerPid != 0 {
@@ -179,12 +224,15 @@ func startError(err error) error {
 
 // stepError turns the failure of a call of the launcher into an Error that says what the user asked
 // for, and what to do about it.
-func stepError(program string, err error) error {
+func stepError(err error) error {
 	var e *launch.Error
 	if !errors.As(err, &e) {
 		return &Error{Op: "start", Err: err}
 	}
 	out := &Error{Op: e.Step.Name, Path: e.Step.Object, Err: os.NewSyscallError(e.Syscall, e.Errno)}
+	if e.Syscall == "sub" { // a verification of ours
+		out.Err = e.Errno
+	}
 	switch e.Step.Name {
 	case "executable":
 		out.Op, out.Err = "execute", fmt.Errorf("%w: %w", ErrNotFound, e.Errno)
@@ -220,6 +268,7 @@ var remedies = []struct {
 	{"keyring", "", unix.EDQUOT, "the user has too many keys: sysctl kernel.keys.maxkeys, or set HostKeyring"},
 	{"mount source", "open_tree", unix.EINVAL, "in a user namespace a bind must bring the mounts below its source: set Recursive"},
 	{"mount source", "mount_setattr", unix.EPERM, "in a user namespace the flags of a mount of the host's cannot be removed"},
+	{"mount", "sub", unix.EXDEV, "a symbolic link in the root leads this target into /proc or /sys"},
 	{"mount", "fsconfig", unix.EPERM, "the kernel shows this file system only where the host's is fully visible, and with a namespace of the container's own"},
 	{"", "", unix.EROFS, "it would have to be made in a read-only file system; make it beforehand or use CopyOnWrite"},
 	{"device", "mknodat", unix.EPERM, "making nodes needs CAP_MKNOD; with Namespaces.NewUser the host's are bound"},

@@ -19,14 +19,13 @@ import (
 
 // This file is a container's record on disk:
 //
-//	<stateDir>/<id>/          0700
-//	    lock                  flock while something changes; the kernel drops it at death
+//	<stateDir>/<id>/          0700; flock on it while something changes, which the kernel drops at death
 //	    config.json           the configuration, written once
 //	    state.json            what is there to be cleaned up, and how the process ended
 //
-// A file is written beside its name and renamed. It is not synced: after a power failure none of
-// the processes, mounts and namespaces that it speaks of exist, and Destroy takes a record that
-// cannot be read for one without a process.
+// state.json is written beside its name and renamed; a container without one does not exist yet. It
+// is not synced: after a power failure none of the processes, mounts and namespaces that it speaks of
+// exist, and Destroy takes a record that cannot be read for one without a process.
 
 // Status says where in its life a container is. It is asked of the kernel each time.
 type Status string
@@ -77,9 +76,9 @@ func (r record) path(name string) string { return filepath.Join(r.dir, name) }
 
 // lock takes the record's lock, which no other process or goroutine has then.
 func (r record) lock() (unlock func(), err error) {
-	fd, err := unix.Open(r.path("lock"), unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	fd, err := unix.Open(r.dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, &fs.PathError{Op: "open", Path: r.path("lock"), Err: err}
+		return nil, &fs.PathError{Op: "open", Path: r.dir, Err: err}
 	}
 	for {
 		err = unix.Flock(fd, unix.LOCK_EX)
@@ -89,7 +88,7 @@ func (r record) lock() (unlock func(), err error) {
 	}
 	if err != nil {
 		unix.Close(fd)
-		return nil, &fs.PathError{Op: "flock", Path: r.path("lock"), Err: err}
+		return nil, &fs.PathError{Op: "flock", Path: r.dir, Err: err}
 	}
 	return func() { unix.Close(fd) }, nil
 }

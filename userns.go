@@ -141,7 +141,7 @@ func newUserNamespace(ctx context.Context, uid, gid []IDMap) (*os.File, error) {
 		child.Release()
 	}()
 	if _, err := child.Next(); err != nil {
-		return nil, stepError("", err)
+		return nil, stepError(err)
 	}
 	pid := child.Process().Pid
 	if err := writeMaps(ctx, pid, uid, gid); err != nil {
@@ -161,19 +161,17 @@ func idmappedTree(m Mount) (*os.File, error) {
 		return fail(err)
 	}
 	defer userns.Close()
-	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
-	attrFlags := uint(unix.AT_EMPTY_PATH)
+	recursive := uint(0)
 	if m.Flags&Recursive != 0 {
-		flags |= unix.AT_RECURSIVE
-		attrFlags |= unix.AT_RECURSIVE
+		recursive = unix.AT_RECURSIVE
 	}
-	fd, err := unix.OpenTree(unix.AT_FDCWD, m.Source, flags)
+	fd, err := unix.OpenTree(unix.AT_FDCWD, m.Source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|recursive)
 	if err != nil {
 		return fail(os.NewSyscallError("open_tree", err))
 	}
 	tree := os.NewFile(uintptr(fd), m.Source)
 	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(userns.Fd())}
-	if err := unix.MountSetattr(fd, "", attrFlags, &attr); err != nil {
+	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|recursive, &attr); err != nil {
 		tree.Close()
 		return fail(os.NewSyscallError("mount_setattr", err))
 	}

@@ -55,14 +55,15 @@ func checkRoot(c *Config) []error {
 	var errs fieldErrors
 	r := c.Root
 	given := r.Dir != "" || len(r.Layers) > 0
+	touched := given || r.Access != "" || r.Upper != "" || r.UpperSize != 0 || r.Propagation != ""
 	switch {
 	case c.Namespaces.Join[MountNamespace] != "":
-		if given {
+		if touched {
 			errs.addf("Root", "the joined mount namespace has a root already; leave Root empty")
 		}
 		return errs
 	case !c.Namespaces.NewMnt:
-		if given || r.Access != "" || r.Upper != "" || r.UpperSize != 0 || r.Propagation != "" {
+		if touched {
 			errs.addf("Root", "needs a mount namespace of the container's own; set Namespaces.NewMnt, or leave Root empty")
 		}
 		return errs
@@ -201,15 +202,15 @@ func checkNames(c *Config) []error {
 	return errs
 }
 
-// checkPaths: masked and read-only paths, where there are mounts of the container's own.
+// checkPaths: masked and read-only paths, in a new mount namespace: one that is joined is left as it is.
 func checkPaths(c *Config) []error {
 	var errs fieldErrors
 	for _, f := range []struct {
 		field string
 		paths []string
 	}{{"MaskPaths", c.MaskPaths}, {"ReadonlyPaths", c.ReadonlyPaths}} {
-		if len(f.paths) > 0 && !c.Namespaces.private(MountNamespace) {
-			errs.addf(f.field, "needs a mount namespace of the container's own; set Namespaces.NewMnt, or leave it empty")
+		if len(f.paths) > 0 && !c.Namespaces.isNew(MountNamespace) {
+			errs.addf(f.field, "needs a new mount namespace; set Namespaces.NewMnt, or leave it empty")
 			continue
 		}
 		for i, p := range f.paths {

@@ -16,8 +16,8 @@ var mountTypes = []string{"bind", "tmpfs", "proc", "sysfs", "cgroup2", "devpts",
 // checkMounts: file systems and flags that are known, in places that are safe.
 func checkMounts(c *Config) []error {
 	var errs fieldErrors
-	if len(c.Mounts) > 0 && !c.Namespaces.private(MountNamespace) {
-		errs.addf("Mounts", "needs a mount namespace of the container's own; set Namespaces.NewMnt, or leave it empty")
+	if len(c.Mounts) > 0 && !c.Namespaces.isNew(MountNamespace) {
+		errs.addf("Mounts", "needs a new mount namespace; set Namespaces.NewMnt, or leave it empty")
 		return errs
 	}
 	for i, m := range c.Mounts {
@@ -135,8 +135,8 @@ var ownDev = []string{
 // checkDevices: nodes below /dev, each once, with numbers that there are.
 func checkDevices(c *Config) []error {
 	var errs fieldErrors
-	if len(c.Devices) > 0 && !c.Namespaces.private(MountNamespace) {
-		errs.addf("Devices", "needs a mount namespace of the container's own; set Namespaces.NewMnt, or leave it empty")
+	if len(c.Devices) > 0 && !c.Namespaces.isNew(MountNamespace) {
+		errs.addf("Devices", "needs a new mount namespace; set Namespaces.NewMnt, or leave it empty")
 		return errs
 	}
 	seen := make(map[string]int)

@@ -86,8 +86,11 @@ func TestValidateConfig(t *testing.T) {
 		{"no mount namespace, access only", func(c *Config) {
 			*c = Config{Namespaces: Namespaces{NewUTS: true}, Root: Root{Access: ReadOnly}}
 		}, []string{"Root"}},
-		{"joined mount namespace and a root", joinMnt, []string{"Root"}},
-		{"joined mount namespace", func(c *Config) { joinMnt(c); c.Root = Root{} }, nil},
+		{"joined mount namespace and a root", joinMnt, []string{"Root", "Mounts", "MaskPaths", "ReadonlyPaths"}},
+		{"joined mount namespace", func(c *Config) {
+			joinMnt(c)
+			c.Root, c.Mounts, c.MaskPaths, c.ReadonlyPaths = Root{}, nil, nil, nil
+		}, nil},
 
 		{"new and joined", func(c *Config) {
 			c.Namespaces.Join = map[NamespaceKind]string{NetworkNamespace: "/run/netns/x", UTSNamespace: "/run/uts"}

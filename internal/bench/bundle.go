@@ -14,8 +14,8 @@ import (
 
 type object = map[string]any
 
-// makeBundle writes dir/config.json.
-func makeBundle(dir, rootfs string, userns bool) error {
+// makeBundle writes config.json.
+func (s start) makeBundle() error {
 	namespaces := []object{
 		{"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}, {"type": "cgroup"},
 	}
@@ -28,7 +28,7 @@ func makeBundle(dir, rootfs string, userns bool) error {
 		"readonlyPaths": []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
 	}
 	pts := "nosuid noexec newinstance ptmxmode=0666 mode=0620"
-	if userns {
+	if s.userns {
 		namespaces = append(namespaces, object{"type": "user"})
 		linux["uidMappings"] = []object{{"containerID": 0, "hostID": os.Geteuid(), "size": 1}}
 		linux["gidMappings"] = []object{{"containerID": 0, "hostID": os.Getegid(), "size": 1}}
@@ -44,7 +44,7 @@ func makeBundle(dir, rootfs string, userns bool) error {
 	config, err := json.Marshal(object{
 		"ociVersion": "1.0.2",
 		"hostname":   "container",
-		"root":       object{"path": rootfs},
+		"root":       object{"path": s.rootfs},
 		"process": object{
 			"args": []string{program}, "env": []string{"PATH=/bin"}, "cwd": "/",
 			"user": object{"uid": 0, "gid": 0}, "noNewPrivileges": true,
@@ -64,7 +64,7 @@ func makeBundle(dir, rootfs string, userns bool) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, "config.json"), config, 0o644)
+	return os.WriteFile(filepath.Join(s.dir, "config.json"), config, 0o644)
 }
 
 func mount(target, kind, options string) object {

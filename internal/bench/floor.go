@@ -23,12 +23,13 @@ import (
 //go:embed testdata/floor.c
 var floorSource []byte
 
-func floor(dir, rootfs string, userns bool) (contender, error) {
+// floor compiles and starts it; the field ends it.
+func (s start) floor(f *field) (contender, error) {
 	gcc := testenv.LookPath("gcc")
 	if gcc == "" {
 		return contender{}, errors.New("needs gcc")
 	}
-	source, binary := filepath.Join(dir, "floor.c"), filepath.Join(dir, "floor")
+	source, binary := filepath.Join(s.dir, "floor.c"), filepath.Join(s.dir, "floor")
 	if err := os.WriteFile(source, floorSource, 0o644); err != nil {
 		return contender{}, err
 	}
@@ -36,8 +37,8 @@ func floor(dir, rootfs string, userns bool) (contender, error) {
 		return contender{}, fmt.Errorf("%w: %s", err, out)
 	}
 
-	cmd := exec.Command(binary, rootfs, program)
-	if userns {
+	cmd := exec.Command(binary, s.rootfs, program)
+	if s.userns {
 		cmd.Args = append(cmd.Args, "userns")
 	}
 	cmd.Stderr = os.Stderr
@@ -53,19 +54,19 @@ func floor(dir, rootfs string, userns bool) (contender, error) {
 		return contender{}, err
 	}
 	answers := bufio.NewReader(stdout)
-	once := func() (time.Duration, error) {
+	f.end = append(f.end, func() {
+		stdin.Close()
+		cmd.Wait()
+	})
+	return contender{once: func() (sample, error) {
 		if _, err := fmt.Fprintln(stdin); err != nil {
-			return 0, err
+			return sample{}, err
 		}
 		answer, err := answers.ReadString('\n')
 		if err != nil {
-			return 0, err
+			return sample{}, err
 		}
 		ns, err := strconv.ParseInt(strings.TrimSpace(answer), 10, 64)
-		return time.Duration(ns), err
-	}
-	return contender{once: once, close: func() error {
-		stdin.Close()
-		return cmd.Wait()
+		return sample{wall: time.Duration(ns)}, err
 	}}, nil
 }

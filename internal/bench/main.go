@@ -1,7 +1,7 @@
 //go:build linux
 
 // Command bench times what container does against other programs that do the same: crun, runc,
-// bubblewrap and podman, those of them that are installed, and against a C program that makes only
+// bubblewrap, podman, skopeo with umoci, those of them that are installed, and against a C program that makes only
 // the system calls (testdata/floor.c).
 //
 //	go run ./internal/bench [-n ROUNDS] [-only ROW]
@@ -16,30 +16,55 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"time"
+	"slices"
 )
 
 // A row is one kind of work that several contenders can do.
 type row struct {
 	name, about string
-	// contenders returns those that this machine has, ours first. Those that cannot take part are
-	// named with the reason in skipped. dir is empty and removed afterwards.
-	contenders func(dir string) (those []contender, skipped []string, err error)
+	// slow rows are timed for a tenth of the rounds.
+	slow bool
+	// prepare finds the contenders that this machine has, ours first. dir is empty, and removed at
+	// the end.
+	prepare func(dir string) (field, error)
 }
 
 // rows is the list of all work.
 var rows = []row{
-	{"run", "directory rootfs, static true, all namespaces but user; as root", runContenders},
-	{"run-rootless", "the same in a user namespace, one id mapped", rootlessContenders},
+	{"run", "directory rootfs, static true, all namespaces but user; as root", false, prepareRun},
+	{"run-rootless", "the same in a user namespace, one id mapped", false, prepareRootless},
+	{"pull", "an image of 4 layers, 13 000 files, from a registry on this machine, unpacked", true, preparePull},
+}
+
+// A field is all who take part.
+type field struct {
+	contenders []contender
+	skipped    []string // who does not, and why
+	end        []func() // ends what was started for the row, the last first
+}
+
+// add lets somebody take part, if possible.
+func (f *field) add(name string, make func() (contender, error)) {
+	c, err := make()
+	if err != nil {
+		f.skipped = append(f.skipped, name+": "+err.Error())
+		return
+	}
+	c.name = name
+	f.contenders = append(f.contenders, c)
+}
+
+func (f *field) close() {
+	for _, end := range slices.Backward(f.end) {
+		end()
+	}
 }
 
 // A contender can do the work of a row.
 type contender struct {
 	name string
-	// once does the work and says how long it took.
-	once func() (time.Duration, error)
-	// close ends what the contender needs between rounds. May be nil.
-	close func() error
+	// once does the work and says what it took.
+	once func() (sample, error)
 }
 
 func main() {
@@ -83,35 +108,33 @@ func (r row) bench(out io.Writer, rounds int) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	contenders, skipped, err := r.contenders(dir)
+	f, err := r.prepare(dir)
+	defer f.close()
 	if err != nil {
 		return err
 	}
-	defer func() {
-		for _, c := range contenders {
-			if c.close != nil {
-				c.close()
-			}
-		}
-	}()
+	if r.slow {
+		rounds = (rounds + 9) / 10
+	}
 
+	resetPeak()
 	var results []result
-	for _, c := range contenders {
+	for _, c := range f.contenders {
 		if _, err := c.once(); err != nil {
-			skipped = append(skipped, fmt.Sprintf("%s: %v", c.name, err))
+			f.skipped = append(f.skipped, fmt.Sprintf("%s: %v", c.name, err))
 			continue
 		}
 		results = append(results, result{contender: c})
 	}
 	for range rounds {
 		for i := range results {
-			took, err := results[i].once()
+			s, err := results[i].once()
 			if err != nil {
 				return fmt.Errorf("%s: %w", results[i].name, err)
 			}
-			results[i].times = append(results[i].times, took)
+			results[i].samples = append(results[i].samples, s)
 		}
 	}
-	r.print(out, results, skipped)
+	r.print(out, results, f.skipped)
 	return nil
 }

@@ -4,12 +4,8 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
-	"time"
 
 	"example.com/container/internal/testenv"
 )
@@ -20,50 +16,53 @@ import (
 // program is what runs in the containers.
 const program = "/bin/true"
 
-func runContenders(dir string) ([]contender, []string, error) {
+func prepareRun(dir string) (field, error) {
 	if os.Geteuid() != 0 {
-		return nil, []string{"all: this is not root"}, nil
+		return field{skipped: []string{"all: this is not root"}}, nil
 	}
-	return startContenders(dir, false)
+	return prepareStart(dir, false)
 }
 
-func rootlessContenders(dir string) ([]contender, []string, error) {
-	return startContenders(dir, true)
+func prepareRootless(dir string) (field, error) { return prepareStart(dir, true) }
+
+// A start is what all these contenders are to do.
+type start struct {
+	dir    string // for files of the contenders; it is an OCI bundle as well
+	rootfs string
+	state  string // for the records of containers: in memory, as /run is
+	userns bool
 }
 
-// startContenders prepares a root directory and all who can start a container on it.
-func startContenders(dir string, userns bool) (those []contender, skipped []string, err error) {
-	rootfs := filepath.Join(dir, "rootfs")
-	if err := makeRootfs(rootfs); err != nil {
-		return nil, nil, err
+// prepareStart makes a root directory, and all who can start a container on it.
+func prepareStart(dir string, userns bool) (f field, err error) {
+	state, err := os.MkdirTemp("/dev/shm", "bench")
+	if err != nil {
+		return f, err
 	}
-	if err := makeBundle(dir, rootfs, userns); err != nil {
-		return nil, nil, err
+	f.end = append(f.end, func() { os.RemoveAll(state) })
+	s := start{dir, filepath.Join(dir, "rootfs"), state, userns}
+	if err := s.makeRootfs(); err != nil {
+		return f, err
 	}
-	for _, make := range []struct {
-		name string
-		make func(dir, rootfs string, userns bool) (contender, error)
-	}{
-		{oursName, ours}, {"C floor", floor}, {"crun", crun}, {"runc", runc}, {"bwrap", bwrap}, {"podman", podman},
-	} {
-		c, err := make.make(dir, rootfs, userns)
-		if err != nil {
-			skipped = append(skipped, make.name+": "+err.Error())
-			continue
-		}
-		c.name = make.name
-		those = append(those, c)
+	if err := s.makeBundle(); err != nil {
+		return f, err
 	}
-	return those, skipped, nil
+	f.add(oursName, s.ours)
+	f.add("C floor", func() (contender, error) { return s.floor(&f) })
+	f.add("crun", s.crun)
+	f.add("runc", s.runc)
+	f.add("bwrap", s.bwrap)
+	f.add("podman", func() (contender, error) { return s.podman(&f) })
+	return f, nil
 }
 
 // makeRootfs fills a directory with a static true and the places for mounts.
-func makeRootfs(rootfs string) error {
+func (s start) makeRootfs() error {
 	if err := testenv.StaticBusybox.Probe(); err != nil {
 		return err
 	}
 	for _, dir := range []string{"bin", "dev", "proc", "sys"} {
-		if err := os.MkdirAll(filepath.Join(rootfs, dir), 0o755); err != nil {
+		if err := os.MkdirAll(filepath.Join(s.rootfs, dir), 0o755); err != nil {
 			return err
 		}
 	}
@@ -71,58 +70,43 @@ func makeRootfs(rootfs string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(rootfs, "bin/busybox"), busybox, 0o755); err != nil {
+	if err := os.WriteFile(filepath.Join(s.rootfs, "bin/busybox"), busybox, 0o755); err != nil {
 		return err
 	}
-	return os.Symlink("busybox", filepath.Join(rootfs, program))
+	return os.Symlink("busybox", filepath.Join(s.rootfs, program))
 }
 
 // crun does not touch cgroups here: neither do we, without limits.
-func crun(dir, _ string, _ bool) (contender, error) {
-	return command("crun", "--cgroup-manager=disabled", "--root", filepath.Join(dir, "crun"),
-		"run", "--bundle", dir, "bench-crun")
+func (s start) crun() (contender, error) {
+	return command("crun", "--cgroup-manager=disabled", "--root", filepath.Join(s.state, "crun"),
+		"run", "--bundle", s.dir, "bench-crun")
 }
 
-func runc(dir, _ string, _ bool) (contender, error) {
-	return command("runc", "--root", filepath.Join(dir, "runc"), "run", "--bundle", dir, "bench-runc")
+func (s start) runc() (contender, error) {
+	return command("runc", "--root", filepath.Join(s.state, "runc"), "run", "--bundle", s.dir, "bench-runc")
 }
 
 // bwrap has no masked paths, and read-only ones only by a bind of each.
-func bwrap(_, rootfs string, userns bool) (contender, error) {
+func (s start) bwrap() (contender, error) {
 	args := []string{
 		"--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup",
-		"--hostname", "container", "--bind", rootfs, "/", "--proc", "/proc", "--dev", "/dev",
+		"--hostname", "container", "--bind", s.rootfs, "/", "--proc", "/proc", "--dev", "/dev",
 		"--mqueue", "/dev/mqueue", "--ro-bind", "/sys", "/sys", "--new-session",
 	}
-	if userns {
+	if s.userns {
 		args = append(args, "--unshare-user", "--uid", "0", "--gid", "0")
 	}
 	return command("bwrap", append(args, program)...)
 }
 
-func podman(_, rootfs string, userns bool) (contender, error) {
-	if userns && os.Geteuid() == 0 {
+func (s start) podman(f *field) (contender, error) {
+	if s.userns && os.Geteuid() == 0 {
 		return contender{}, errors.New("as root it maps other ids")
 	}
-	return command("podman", "run", "--rm", "--network=none", "--cgroups=disabled", "--rootfs", rootfs, program)
-}
-
-// command is a contender that is a program of the host, timed with its own start.
-func command(name string, args ...string) (contender, error) {
-	path := testenv.LookPath(name)
-	if path == "" {
-		return contender{}, errors.New("not installed")
-	}
-	return contender{once: func() (time.Duration, error) {
-		var stderr strings.Builder
-		cmd := exec.Command(path, args...)
-		cmd.Stderr = &stderr
-		start := time.Now()
-		err := cmd.Run()
-		took := time.Since(start)
-		if err != nil {
-			err = fmt.Errorf("%w: %s", err, strings.TrimSpace(stderr.String()))
-		}
-		return took, err
-	}}, nil
+	store := filepath.Join(s.dir, "podman")
+	// Its own limits are higher than what the hard limits of a machine may be.
+	f.end = append(f.end, func() { removePodmanStore(store) })
+	return command("podman", append(podmanStore(store), "run", "--rm", "--network=none",
+		"--cgroups=disabled", "--log-driver=none", "--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024",
+		"--rootfs", s.rootfs, program)...)
 }

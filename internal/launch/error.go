@@ -41,11 +41,15 @@ var (
 	ErrUnsupported = fmt.Errorf("no launcher for this architecture: %w", errors.ErrUnsupported)
 )
 
-// parseFailure reads the report of a failing op: its address and its result.
+// parseFailure reads the report of a failing op: its address and its result. The process may be in
+// other hands by now, so nothing is taken for granted.
 func (p *Program) parseFailure(addr, result uint64) error {
-	i := int(addr-opsBase) / opSize
-	if addr < opsBase || i >= len(p.ops) {
-		return fmt.Errorf("launch: message from the process that is none (%#x)", addr)
+	i, rest := (addr-opsBase)/opSize, (addr-opsBase)%opSize
+	switch {
+	case addr < opsBase || rest != 0 || i > uint64(len(p.ops)) || int64(result) >= 0:
+		return fmt.Errorf("launch: message from the process that is none (%#x, %#x)", addr, result)
+	case i == uint64(len(p.ops)):
+		return errors.New("launch: the program went on after its last call")
 	}
-	return &Error{Step: p.StepOf(i), Syscall: syscallName(p.ops[i].nr), Op: i, Errno: unix.Errno(-result)}
+	return &Error{Step: p.StepOf(int(i)), Syscall: syscallName(p.ops[i].nr), Op: int(i), Errno: unix.Errno(-result)}
 }

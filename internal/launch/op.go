@@ -46,8 +46,13 @@ const (
 
 	// A failing op without a target leaves its own address and its result here, and goes to op 0.
 	failAddr = dataBase
-	failSize = 16
+
+	// messageSize is the size of a failure, and of what Send sends.
+	messageSize = 16
 )
+
+// maxOps is how many ops have room before the data, but for the one that link puts at the end.
+const maxOps = (dataBase-opsBase)/opSize - 1
 
 // The first ops of every program.
 const (

@@ -17,23 +17,23 @@ import (
 // started it must not be changed. It is not safe for concurrent use.
 type Program struct {
 	ops     []op
-	steps   []uint16 // of each op, an index into names
+	steps   []uint32 // of each op, an index into names
 	names   []Step
 	data    []byte
 	strings map[string]Arg
 	blobs   []blob
 	labels  []int // op that each label stands before; -1 while unknown
 	fixups  []fixup
-	files   int // descriptors handed out by File
 	fds     []*os.File
-	extra   int
+	extra   int // descriptors from 3 on that New was told of
 }
 
 // A Step names what a group of calls is for: it is what the user sees when one of them fails.
 type Step struct{ Name, Object string }
 
 // An Arg is an argument of a call: a number, the address of a string or buffer, or a result that
-// will be known by then.
+// will be known by then. Numbers lie in [-1<<62, 1<<62); greater ones go through memory, as in
+// p.Value(p.Bytes(...)).
 type Arg int64
 
 // A result is marked by bit 62; neither small numbers of either sign nor addresses have it alone.
@@ -72,14 +72,14 @@ type blob struct {
 // descriptors from 3 on that are not the program's own.
 func New(extraFiles int) *Program {
 	p := &Program{
-		ops:     make([]op, opFirst, 256),
-		steps:   make([]uint16, opFirst, 256),
+		ops:     make([]op, opFirst, 384),
+		steps:   make([]uint32, opFirst, 256),
 		names:   []Step{{Name: "start"}},
-		data:    make([]byte, failSize, 8192),
-		strings: make(map[string]Arg, 64),
+		data:    make([]byte, messageSize, 8192),
+		strings: make(map[string]Arg, 128),
 		extra:   extraFiles,
 	}
-	p.ops[opReport] = op{nr: unix.SYS_WRITE, args: [6]int64{int64(p.socketFD()), failAddr, failSize}, next: opExit + 1, fail: opExit + 1}
+	p.ops[opReport] = op{nr: unix.SYS_WRITE, args: [6]int64{int64(p.socketFD()), failAddr, messageSize}, next: opExit + 1, fail: opExit + 1}
 	p.ops[opExit] = op{nr: unix.SYS_EXIT_GROUP, args: [6]int64{ExitFailed}}
 	// What is inherited besides the standard streams and the extra files is the program's own.
 	p.Call(unix.SYS_CLOSE_RANGE, Arg(p.socketFD()), 1<<32-1, unix.CLOSE_RANGE_CLOEXEC)
@@ -98,11 +98,12 @@ const ProcessName = "container:start"
 func (p *Program) socketFD() int { return 3 + p.extra }
 func (p *Program) imageFD() int  { return 4 + p.extra }
 
-// SocketFD is the child's descriptor of the socket to its parent. The first descriptor that the
-// process must not keep open when it becomes another program.
+// SocketFD is the child's descriptor of the socket to its parent. It is the first descriptor that
+// must not stay open when the process becomes another program.
 func (p *Program) SocketFD() Arg { return Arg(p.socketFD()) }
 
-// File makes f open in the child and returns its number there. It is closed at execve.
+// File makes f open in the child and returns its number there. It is closed at execve. As with
+// os/exec, a file of the runtime's poller is set to blocking mode.
 func (p *Program) File(f *os.File) Arg {
 	p.fds = append(p.fds, f)
 	return Arg(p.imageFD() + len(p.fds))
@@ -124,7 +125,7 @@ func (p *Program) Call(nr uint32, args ...Arg) Op {
 		o.args[i] = int64(a)
 	}
 	p.ops = append(p.ops, o)
-	p.steps = append(p.steps, uint16(len(p.names)-1))
+	p.steps = append(p.steps, uint32(len(p.names)-1))
 	return Op{p, len(p.ops) - 1}
 }
 
@@ -146,8 +147,13 @@ func (p *Program) Label() Label {
 	return Label(len(p.labels) - 1)
 }
 
-// Here places l before the next call.
-func (p *Program) Here(l Label) { p.labels[l] = len(p.ops) }
+// Here places l before the next call. A label has one place.
+func (p *Program) Here(l Label) {
+	if p.labels[l] >= 0 {
+		panic("launch: a label in two places")
+	}
+	p.labels[l] = len(p.ops)
+}
 
 // Result is the result of the call, for arguments of calls that come later.
 func (o Op) Result() Arg {
@@ -269,12 +275,15 @@ func (p *Program) Zero(n int) Arg {
 // the kernel to 6 MiB (execve(2)).
 const maxData = 16 << 20
 
-// Send writes a message to the parent: see Child.Next. The value must not be a buffer's address
-// that the parent would not understand.
+// Send writes a message to the parent: see Child.Next. Tags are small numbers; those from 4 million
+// on are failures. If the parent is gone, the process ends.
 func (p *Program) Send(tag uint32, value Arg) {
+	if tag >= opsBase {
+		panic(fmt.Sprintf("launch: the tag %#x means a failure", tag))
+	}
 	msg := p.Words(Arg(tag), 0)
 	p.Sub(value, 0).StoreTo(msg + 8).IgnoreAll() // a negative value is no failure
-	p.Call(unix.SYS_WRITE, p.SocketFD(), msg, failSize)
+	p.Call(unix.SYS_WRITE, p.SocketFD(), msg, messageSize)
 }
 
 // Wait waits until the parent says Go. If the parent is gone, the process ends.
@@ -283,7 +292,9 @@ func (p *Program) Wait() {
 	gone, on := p.Label(), p.Label()
 	again := p.Label()
 	p.Here(again)
-	p.Call(unix.SYS_READ, p.SocketFD(), buf, 8).On(unix.EINTR, again).Case(0, gone).Then(on)
+	p.Call(unix.SYS_READ, p.SocketFD(), buf, 8).
+		On(unix.EINTR, again).Case(0, gone).On(unix.ECONNRESET, gone). // reset: a message of ours was not read
+		Then(on)
 	p.Here(gone)
 	p.Exit(ExitFailed)
 	p.Here(on)
@@ -295,16 +306,24 @@ func (p *Program) Len() int { return len(p.ops) }
 // StepOf is the step that call i belongs to.
 func (p *Program) StepOf(i int) Step { return p.names[p.steps[i]] }
 
-// link resolves the labels.
+// link resolves the labels and puts an op behind the last one that fails, so that no program runs
+// into what follows in memory.
 func (p *Program) link() ([]op, error) {
-	ops := make([]op, len(p.ops))
+	if len(p.ops) > maxOps {
+		return nil, fmt.Errorf("launch: %d calls, the limit is %d: %w", len(p.ops), maxOps, unix.E2BIG)
+	}
+	if len(p.data) > maxData {
+		return nil, fmt.Errorf("launch: %d bytes of data, the limit is %d: %w", len(p.data), maxData, unix.E2BIG)
+	}
+	ops := make([]op, len(p.ops)+1)
 	copy(ops, p.ops)
+	ops[len(p.ops)] = op{nr: opSub, args: [6]int64{-int64(unix.ENOEXEC)}}
 	for _, f := range p.fixups {
 		target := f.op + 1
 		if f.label != next {
 			target = p.labels[f.label]
 		}
-		if target < 0 || target >= len(ops) {
+		if target < 0 || target >= len(p.ops) {
 			return nil, fmt.Errorf("launch: call %d jumps to nowhere", f.op)
 		}
 		switch t := uint32(target + 1); f.field {
@@ -316,8 +335,26 @@ func (p *Program) link() ([]op, error) {
 			ops[f.op].cases[f.field].target = t
 		}
 	}
-	if len(p.data) > maxData {
-		return nil, fmt.Errorf("launch: %d bytes of data, the limit is %d: %w", len(p.data), maxData, unix.E2BIG)
+	for i := range p.ops {
+		if err := p.checkAddresses(i); err != nil {
+			return nil, err
+		}
 	}
 	return ops, nil
+}
+
+// checkAddresses tells whether the launcher can load the results that call i uses, and store its
+// own. A number that is too great for an Arg looks like a result.
+func (p *Program) checkAddresses(i int) error {
+	inData := func(addr uint64) bool { return addr >= dataBase && addr <= dataBase+uint64(len(p.data))-8 }
+	o := &p.ops[i]
+	for j, a := range o.args {
+		if o.indirect>>j&1 == 1 && !inData(uint64(a)) {
+			return fmt.Errorf("launch: argument %d of call %d is neither a number nor a result", j, i)
+		}
+	}
+	if o.store != 0 && !inData(o.store) {
+		return fmt.Errorf("launch: the result of call %d goes to no buffer", i)
+	}
+	return nil
 }

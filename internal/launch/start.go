@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -23,7 +24,7 @@ import (
 type Attr struct {
 	// Sys goes to os/exec as it is: clone flags, id maps, cgroup. Nil is none of it.
 	Sys *syscall.SysProcAttr
-	// Stdio are the standard streams. A nil one is closed in the process.
+	// Stdio are the standard streams. A nil one is /dev/null, as with os/exec.
 	Stdio [3]*os.File
 	// Extra become the descriptors from 3 on; as many as New was told. A nil one is closed.
 	Extra []*os.File
@@ -43,22 +44,24 @@ type Fault struct {
 	Errno unix.Errno
 }
 
-// A Child is a started program. Its methods are not safe for concurrent use, but for Release.
+// A Child is a started program. CloseSocket and Release may be called at any time, and end a Next
+// that waits; otherwise one goroutine at a time may use it.
 type Child struct {
 	prog    *Program
-	socket  int
+	socket  *os.File
 	process *os.Process
-	pidfd   int
+	pidfd   atomic.Int32
 	release func()
 }
 
-// A Message is what Send sent, or what the failure of a call left.
+// A Message is what Send sent.
 type Message struct {
 	Tag   uint32
 	Value int64
 }
 
-// Start starts the program in a new process.
+// Start starts the program in a new process. After an error there is no process, and nothing is
+// left open. The files of attr and of File remain the caller's.
 func (p *Program) Start(attr *Attr) (*Child, error) {
 	if code() == nil {
 		return nil, ErrUnsupported
@@ -66,33 +69,64 @@ func (p *Program) Start(attr *Attr) (*Child, error) {
 	if len(attr.Extra) != p.extra {
 		return nil, fmt.Errorf("launch: %d extra files, the program was made for %d", len(attr.Extra), p.extra)
 	}
+	if err := p.checkFiles(attr); err != nil {
+		return nil, err
+	}
 	exe, err := p.executable(attr)
 	if err != nil {
 		return nil, err
 	}
 	defer exe.Close()
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	ours, theirs, err := socketpair()
 	if err != nil {
-		return nil, os.NewSyscallError("socketpair", err)
+		return nil, err
 	}
-	theirs := os.NewFile(uintptr(pair[1]), "launcher's socket")
 	defer theirs.Close()
-
-	sys := syscall.SysProcAttr{}
-	if attr.Sys != nil {
-		sys = *attr.Sys
+	cmd := p.command(attr, theirs, exe)
+	release, err := startOn(cmd, attr.KeepThread)
+	if err != nil {
+		ours.Close()
+		return nil, err
 	}
-	pidfd := -1
-	sys.PidFD = &pidfd
-	files := make([]*os.File, 0, 2+p.extra+len(p.fds))
-	files = append(append(files, attr.Extra...), theirs, exe)
+	c := &Child{prog: p, socket: ours, process: cmd.Process, release: release}
+	if err := c.openPidFD(); err != nil {
+		c.process.Kill()
+		c.process.Wait()
+		c.Release()
+		return nil, err
+	}
+	return c, nil
+}
+
+// checkFiles tells whether all files are open. Os/exec would pass nothing for a closed one, and
+// what the program opens itself would take its number.
+func (p *Program) checkFiles(attr *Attr) error {
+	for _, files := range [][]*os.File{attr.Stdio[:], attr.Extra} {
+		for i, f := range files {
+			if f != nil && f.Fd() == ^uintptr(0) {
+				return fmt.Errorf("launch: file %d, %s: %w", i, f.Name(), os.ErrClosed)
+			}
+		}
+	}
+	for i, f := range p.fds {
+		if f.Fd() == ^uintptr(0) { // also if it is nil
+			return fmt.Errorf("launch: file %d of the program: %w", i, os.ErrClosed)
+		}
+	}
+	return nil
+}
+
+// command is the start of exe, with the descriptors where the program expects them.
+func (p *Program) command(attr *Attr, socket, exe *os.File) *exec.Cmd {
+	files := make([]*os.File, 0, p.extra+2+len(p.fds))
+	files = append(append(files, attr.Extra...), socket, exe)
 	files = append(files, p.fds...)
 	cmd := &exec.Cmd{
 		Path:        "/proc/self/fd/" + strconv.Itoa(p.imageFD()),
 		Args:        []string{ProcessName},
 		Env:         []string{},
 		ExtraFiles:  files,
-		SysProcAttr: &sys,
+		SysProcAttr: attr.Sys,
 	}
 	// A nil *os.File in an interface would not be nil.
 	if f := attr.Stdio[0]; f != nil {
@@ -104,22 +138,33 @@ func (p *Program) Start(attr *Attr) (*Child, error) {
 	if f := attr.Stdio[2]; f != nil {
 		cmd.Stderr = f
 	}
-	release, err := startOn(cmd, attr.KeepThread)
-	if err != nil {
-		unix.Close(pair[0])
-		return nil, err
-	}
-	return &Child{prog: p, socket: pair[0], process: cmd.Process, pidfd: pidfd, release: release}, nil
+	return cmd
 }
 
-// startOn starts cmd, on a thread of its own if keep is set, which ends when release is called.
+// socketpair returns the two ends of a socket that keeps messages apart. Ours does not block, so
+// that the runtime's poller waits for it and closing it ends a read. Theirs does: the launcher
+// knows nothing of EAGAIN.
+func socketpair() (ours, theirs *os.File, err error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, os.NewSyscallError("socketpair", err)
+	}
+	if err := unix.SetNonblock(pair[0], true); err != nil {
+		unix.Close(pair[0])
+		unix.Close(pair[1])
+		return nil, nil, os.NewSyscallError("fcntl", err)
+	}
+	return os.NewFile(uintptr(pair[0]), "launcher"), os.NewFile(uintptr(pair[1]), "launcher"), nil
+}
+
+// startOn starts cmd, if keep is set on a thread that ends when release is called.
 func startOn(cmd *exec.Cmd, keep bool) (release func(), err error) {
 	if !keep {
 		return func() {}, cmd.Start()
 	}
 	started, done := make(chan error), make(chan struct{})
 	go func() {
-		// Never unlocked: the thread ends with the goroutine, and no other goroutine has seen it.
+		// Never unlocked: until the goroutine ends, no other can have the thread and end it.
 		runtime.LockOSThread()
 		err := cmd.Start()
 		started <- err
@@ -133,6 +178,25 @@ func startOn(cmd *exec.Cmd, keep bool) (release func(), err error) {
 	return sync.OnceFunc(func() { close(done) }), nil
 }
 
+// openPidFD fills in c.pidfd. os/exec has such a descriptor already where the kernel has them.
+func (c *Child) openPidFD() error {
+	c.pidfd.Store(-1)
+	var fd int
+	var err error
+	switch noHandle := c.process.WithHandle(func(handle uintptr) {
+		fd, err = unix.FcntlInt(handle, unix.F_DUPFD_CLOEXEC, 0)
+	}); {
+	case errors.Is(noHandle, os.ErrNoHandle):
+		return nil
+	case noHandle != nil:
+		return noHandle
+	case err != nil:
+		return os.NewSyscallError("fcntl", err)
+	}
+	c.pidfd.Store(int32(fd))
+	return nil
+}
+
 // executable writes the program to a file that can be executed and not be changed.
 func (p *Program) executable(attr *Attr) (*os.File, error) {
 	ops, err := p.link()
@@ -140,8 +204,11 @@ func (p *Program) executable(attr *Attr) (*os.File, error) {
 		return nil, err
 	}
 	if f := attr.Fault; f != nil {
-		if f.Op < opFirst || f.Op >= len(ops) {
+		if f.Op < opFirst || f.Op >= len(p.ops) {
 			return nil, fmt.Errorf("launch: there is no call %d to fail", f.Op)
+		}
+		if f.Errno == 0 {
+			return nil, errors.New("launch: a fault needs an error")
 		}
 		ops[f.Op].nr, ops[f.Op].indirect = opSub, 0
 		ops[f.Op].args = [6]int64{-int64(f.Errno)}
@@ -149,7 +216,10 @@ func (p *Program) executable(attr *Attr) (*os.File, error) {
 	img := elf(ops, p.data)
 	f, err := sealedFile(img)
 	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
-		f, err = unlinkedFile(attr.TempDir, img)
+		if attr.TempDir == "" {
+			return nil, fmt.Errorf("launch: memory files cannot be executed here (vm.memfd_noexec): %w: %w", errors.ErrUnsupported, err)
+		}
+		return unlinkedFile(attr.TempDir, img)
 	}
 	return f, err
 }
@@ -176,30 +246,25 @@ func sealedFile(img image) (*os.File, error) {
 	return f, nil
 }
 
-// unlinkedFile puts img into a file without a name in dir. What executes it holds no descriptor
-// that could write it, and its mode lets no one open one.
+// unlinkedFile puts img into a file in dir that has no name and cannot get one. What executes it
+// holds no descriptor that could write it, and its mode lets no one open one.
 func unlinkedFile(dir string, img image) (*os.File, error) {
-	if dir == "" {
-		return nil, fmt.Errorf("launch: memory files cannot be executed here (vm.memfd_noexec): %w", errors.ErrUnsupported)
-	}
-	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o700)
+	// A file that is open for writing cannot be executed (ETXTBSY). No process that another
+	// goroutine starts now may get hold of w: https://go.dev/issue/22315.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	w, err := os.OpenFile(dir, unix.O_TMPFILE|unix.O_EXCL|os.O_RDWR, 0o700)
 	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: dir, Err: err}
+		return nil, err
 	}
-	w := os.NewFile(uintptr(fd), "launcher")
 	defer w.Close()
 	if err := img.writeTo(w); err != nil {
 		return nil, err
 	}
-	if err := unix.Fchmod(fd, 0o500); err != nil {
-		return nil, os.NewSyscallError("fchmod", err)
-	}
-	// A file that is open for writing cannot be executed.
-	r, err := os.OpenFile("/proc/self/fd/"+strconv.Itoa(fd), os.O_RDONLY, 0)
-	if err != nil {
+	if err := w.Chmod(0o500); err != nil {
 		return nil, err
 	}
-	return r, nil
+	return os.Open("/proc/self/fd/" + strconv.Itoa(int(w.Fd())))
 }
 
 func (img image) writeTo(f *os.File) error {
@@ -211,24 +276,18 @@ func (img image) writeTo(f *os.File) error {
 }
 
 // Next returns the next message. At the end it returns io.EOF: the process has executed another
-// program, or is dead. The failure of a call is returned as an *Error.
+// program, or is dead. The failure of a call is returned as an *Error. After CloseSocket the error
+// is os.ErrClosed.
 func (c *Child) Next() (Message, error) {
-	var buf [failSize]byte
-	for {
-		n, err := unix.Read(c.socket, buf[:])
-		switch {
-		case err == unix.EINTR:
-			continue
-		case err == unix.ECONNRESET:
-			return Message{}, io.EOF // it died with a Go of ours unread
-		case err != nil:
-			return Message{}, os.NewSyscallError("read", err)
-		case n == 0:
-			return Message{}, io.EOF
-		case n != len(buf):
-			return Message{}, fmt.Errorf("launch: message of %d bytes", n)
-		}
-		break
+	var buf [messageSize + 1]byte // a longer message must not pass for one of ours
+	n, err := c.socket.Read(buf[:])
+	switch {
+	case errors.Is(err, unix.ECONNRESET):
+		return Message{}, io.EOF // it died with a Go of ours unread
+	case err != nil:
+		return Message{}, err
+	case n != messageSize:
+		return Message{}, fmt.Errorf("launch: message of %d bytes", n)
 	}
 	tag, value := binary.LittleEndian.Uint64(buf[:]), binary.LittleEndian.Uint64(buf[8:])
 	if tag >= opsBase {
@@ -237,34 +296,34 @@ func (c *Child) Next() (Message, error) {
 	return Message{Tag: uint32(tag), Value: int64(value)}, nil
 }
 
-// Go lets the process go on from Wait.
+// Go lets the process go on from Wait. The error is EPIPE if there is no process any more.
 func (c *Child) Go() error {
-	for {
-		_, err := unix.SendmsgN(c.socket, []byte{1}, nil, nil, unix.MSG_NOSIGNAL)
-		if err != unix.EINTR {
-			return os.NewSyscallError("sendmsg", err)
-		}
+	conn, err := c.socket.SyscallConn()
+	if err != nil {
+		return err
 	}
+	var sent error
+	err = conn.Write(func(fd uintptr) (done bool) {
+		// Not write(2): its SIGPIPE may mean something to the caller.
+		_, sent = unix.SendmsgN(int(fd), []byte{1}, nil, nil, unix.MSG_NOSIGNAL)
+		return sent != unix.EAGAIN && sent != unix.EINTR
+	})
+	if err != nil {
+		return os.ErrClosed // the one reason there is without a deadline; os does not say it so
+	}
+	return os.NewSyscallError("sendmsg", sent)
 }
 
 // Process is the process that was started. Wait for it; the package does not.
 func (c *Child) Process() *os.Process { return c.process }
 
 // PidFD is a descriptor of the process. It belongs to the caller from the first call on; without
-// one, Release closes it. Later calls return -1.
-func (c *Child) PidFD() int {
-	fd := c.pidfd
-	c.pidfd = -1
-	return fd
-}
+// one, Release closes it. Later calls return -1. So does the first where there are no such
+// descriptors: before Linux 5.4, and in some emulators.
+func (c *Child) PidFD() int { return int(c.pidfd.Swap(-1)) }
 
-// CloseSocket ends the conversation.
-func (c *Child) CloseSocket() {
-	if c.socket >= 0 {
-		unix.Close(c.socket)
-		c.socket = -1
-	}
-}
+// CloseSocket ends the conversation. A process that waits for Go ends.
+func (c *Child) CloseSocket() { c.socket.Close() }
 
 // Release closes what is left. Call it when the process has been waited for.
 func (c *Child) Release() {

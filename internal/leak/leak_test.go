@@ -73,6 +73,31 @@ func TestProcess(t *testing.T) {
 	})
 }
 
+// TestOrphan starts a shell that ends and leaves a process behind, which the system's init adopts,
+// or a nearer reaper: then there is nothing to see from here.
+func TestOrphan(t *testing.T) {
+	before := take(nil)
+	out, err := exec.Command("sh", "-c", "sleep 100 >/dev/null 2>&1 & echo $!").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid := strings.TrimSpace(string(out))
+	found := before.wait(nil, 10*time.Millisecond)
+	stat, _ := os.ReadFile("/proc/" + pid + "/stat")
+	if err := exec.Command("kill", pid).Run(); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(stat), ") S 1 ") {
+		t.Skipf("the orphan was not adopted by process 1: %s", stat)
+	}
+	if !slices.Contains(found, "process "+pid+" (sleep)") {
+		t.Errorf("the orphan %s is not among %q", pid, found)
+	}
+	if left := before.wait(nil, grace); len(left) > 0 {
+		t.Errorf("found after its end: %q", left)
+	}
+}
+
 func TestZombie(t *testing.T) {
 	expect(t, "process ", nil, func() func() {
 		cmd := exec.Command("true")
@@ -128,17 +153,33 @@ func TestCgroup(t *testing.T) {
 	})
 }
 
+// onThread runs f on a thread that ends with it. That cannot be the main thread: Go keeps it, in
+// whatever state, and /proc/self shows it for ever.
+func onThread(f func()) {
+	runtime.LockOSThread() // never unlocked, but for the main thread
+	if syscall.Gettid() != syscall.Getpid() {
+		f()
+		return
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		onThread(f)
+	}()
+	<-done
+	runtime.UnlockOSThread()
+}
+
 // TestThread leaves a thread of this process in a network namespace of its own, and looks from
 // there for an interface.
 func TestThread(t *testing.T) {
 	testenv.Need(t, testenv.Root)
 	expect(t, "thread has net net:[", nil, func() func() {
 		ready, stop := make(chan error), make(chan struct{})
-		go func() {
-			runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		go onThread(func() {
 			ready <- syscall.Unshare(syscall.CLONE_NEWNET)
 			<-stop
-		}()
+		})
 		if err := <-ready; err != nil {
 			t.Fatal(err)
 		}
@@ -150,9 +191,8 @@ func TestThread(t *testing.T) {
 func TestInterface(t *testing.T) {
 	testenv.Need(t, testenv.Root, testenv.Program("ip", "iproute2"), testenv.Nft)
 	done := make(chan struct{})
-	go func() {
+	go onThread(func() {
 		defer close(done)
-		runtime.LockOSThread()
 		if err := syscall.Unshare(syscall.CLONE_NEWNET); err != nil {
 			t.Error(err)
 			return
@@ -174,7 +214,7 @@ func TestInterface(t *testing.T) {
 		if items := nftTables(nil); len(beforeTables) != 0 || !slices.Contains(items, "table inet leak") {
 			t.Errorf("tables: %q, before %q", items, beforeTables)
 		}
-	}()
+	})
 	<-done
 }
 

@@ -29,7 +29,9 @@ func processes([]string) []string {
 			continue // it has ended
 		}
 		f := strings.Fields(string(content[end+1:]))
-		if parent := f[1]; parent == self || parent == "1" && f[2] == group {
+		state, parent := f[0], f[1]
+		// A dead orphan is for the system's init to reap, which may be slow.
+		if parent == self || parent == "1" && f[2] == group && state != "Z" {
 			items = append(items, string(content[:end+1]))
 		}
 	}

@@ -1,7 +1,0 @@
-//go:build linux
-
-package launch
-
-import "runtime"
-
-func lockThread() { runtime.LockOSThread() }
