@@ -8,7 +8,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -169,7 +168,7 @@ func imageDebianLayers(t testing.TB) [][]byte {
 		imageLink("opt/link-to-dir", "whole"), imageFile("opt/kept", "kept"),
 	)
 	top := imageTar(t,
-		imageDir("opt/", 0o755), imageFile("opt/.wh.whole", ""), imageDir("opt/gone/", 0o711), imageFile("opt/gone/.wh..wh..opq", ""), imageFile("opt/gone/3", "3"),
+		imageDir("./", 0o755), imageDir("opt/", 0o755), imageFile("opt/.wh.whole", ""), imageDir("opt/gone/", 0o711), imageFile("opt/gone/.wh..wh..opq", ""), imageFile("opt/gone/3", "3"),
 		imageDir("opt/file-to-dir/", 0o1777), imageFile("opt/file-to-dir/in", "2"), imageFile("opt/dir-to-file", "1"), imageDir("opt/link-to-dir/", 0o755), imageFile("opt/link-to-dir/new", "n"),
 		imageDir("usr/", 0o755), imageDir("usr/bin/", 0o755), caps, own(imageFile("usr/bin/setuid", "program"), 33, 34, 0o6755), imageHardlink("usr/bin/other", "usr/bin/setuid"),
 		fine, own(imageLink("opt/dangling", "/nowhere"), 1000, 1000, 0o777), imageHardlink("opt/dangling2", "opt/dangling"), own(imageDir("opt/locked", 0), 12, 13, 0),
@@ -189,25 +188,23 @@ func TestImageRegistry(t *testing.T) {
 	want := imageTree(t, rootfs)
 
 	addr := imageDockerRegistry(t)
-	for _, args := range [][]string{
-		{"--format=oci"}, {"--format=v2s2"}, {"--format=oci", "--dest-compress-format=zstd", "--dest-decompress=false"},
+	plain := filepath.Join(t.TempDir(), "plain") // without compression, so that it is compressed anew
+	imageCommand(t, "skopeo", "--insecure-policy", "copy", "-q", "--dest-decompress", "oci:"+layout+":v1", "dir:"+plain)
+	for _, to := range []struct {
+		tag  string
+		args []string
+	}{
+		{"oci", []string{"--format=oci", "oci:" + layout + ":v1"}},
+		{"docker", []string{"--format=v2s2", "oci:" + layout + ":v1"}},
+		{"zstd", []string{"--format=oci", "--dest-compress-format=zstd", "dir:" + plain}},
 	} {
-		tag := strings.Trim(strings.Join(args, ""), "-=")
-		tag = strings.NewReplacer("=", "", "-", "").Replace(tag)
-		copied := append(append([]string{"--insecure-policy", "copy", "-q", "--dest-tls-verify=false"}, args[:1]...), "oci:"+layout+":v1")
-		if len(args) > 1 {
-			// Compressed anew on the way by way of an uncompressed layout.
-			plain := filepath.Join(t.TempDir(), "plain")
-			imageCommand(t, "skopeo", "--insecure-policy", "copy", "-q", "--dest-oci-accept-uncompressed-layers", "--dest-decompress", "oci:"+layout+":v1", "dir:"+plain)
-			copied = []string{"--insecure-policy", "copy", "-q", "--dest-tls-verify=false", "--format=oci", "--dest-compress-format=zstd", "dir:" + plain}
-		}
-		imageCommand(t, "skopeo", append(copied, "docker://"+addr+"/test/debian:"+tag)...)
-		s := imageStore(t, nil)
-		img, err := s.Pull(context.Background(), addr+"/test/debian:"+tag, nil)
+		args := append([]string{"--insecure-policy", "copy", "-q", "--dest-tls-verify=false"}, to.args...)
+		imageCommand(t, "skopeo", append(args, "docker://"+addr+"/test/debian:"+to.tag)...)
+		img, err := imageStore(t, nil).Pull(context.Background(), addr+"/test/debian:"+to.tag, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		imageCompare(t, tag, imageTree(t, imageMount(t, img.Root().Layers)), want)
+		imageCompare(t, to.tag, imageTree(t, imageMount(t, img.Root().Layers)), want)
 	}
 
 	// The same image from files.
@@ -251,5 +248,3 @@ func union(a, b map[string]string) map[string]bool {
 	}
 	return u
 }
-
-var _ = io.Discard

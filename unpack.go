@@ -214,14 +214,14 @@ func (u *unpacker) finish(ctx context.Context) error {
 }
 
 func (u *unpacker) finishDir(path string, p *pendingDir) error {
-	if !p.listed && path != "" {
-		u.meta.ImpliedDirs = append(u.meta.ImpliedDirs, path)
-	}
 	name := path
 	if name == "" {
 		name = "."
 		// Nothing looks at the xattr of a layer's root: what lies below it is left out of the stack.
 		u.meta.OpaqueRoot, p.opaque = p.opaque, false
+	}
+	if !p.listed {
+		u.meta.ImpliedDirs = append(u.meta.ImpliedDirs, name)
 	}
 	fd, err := openBeneath(u.dirs.root.fd, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, unix.RESOLVE_NO_SYMLINKS)
 	if err != nil {

@@ -129,7 +129,7 @@ func (s *Store) runOwnersIn(ns, root *os.File, owners []layerOwner, emit func(ow
 	}
 	var failed *launch.Error
 	if errors.As(failure, &failed) {
-		return stepError("", failed)
+		return stepError(failed)
 	}
 	if !state.Success() {
 		return &Error{Op: "set owners", Err: fmt.Errorf("%w: %v", launch.ErrDied, state)}

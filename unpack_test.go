@@ -195,7 +195,7 @@ func TestUnpackMetadata(t *testing.T) {
 	if err := unix.Lstat(root+"/locked", &st); err != nil || st.Mode != unix.S_IFDIR {
 		t.Errorf("locked: mode %o, %v", st.Mode, err)
 	}
-	if got := []string{"implied", "implied/x"}; !slices.Equal(m.ImpliedDirs, got) {
+	if got := []string{".", "implied", "implied/x"}; !slices.Equal(m.ImpliedDirs, got) {
 		t.Errorf("implied %q", m.ImpliedDirs)
 	}
 	if os.Geteuid() != 0 && len(m.Owners) != 2 {
