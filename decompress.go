@@ -70,14 +70,11 @@ type gzipReader struct {
 func (g *gzipReader) Read(p []byte) (int, error) {
 	for !g.done {
 		n, err := g.z.Read(p)
-		if n > 0 || err == nil {
-			if err == io.EOF {
-				err = nil // found again by the next call
-			}
-			return n, err
-		}
-		if err != io.EOF {
-			return 0, fmt.Errorf("%w: gzip: %w", ErrInvalidImage, err)
+		switch {
+		case err != nil && err != io.EOF:
+			return n, fmt.Errorf("%w: gzip: %w", ErrInvalidImage, err)
+		case n > 0 || err == nil:
+			return n, nil // io.EOF will be found again by the next call
 		}
 		if err := g.nextMember(); err != nil {
 			return 0, err

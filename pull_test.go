@@ -135,7 +135,7 @@ func TestImagePullErrors(t *testing.T) {
 		{name: "bad policy", ref: g.ref("good"), opt: &PullOptions{Policy: "maybe"}, is: ErrInvalidConfig},
 		{name: "bad platform", ref: g.ref("good"), opt: &PullOptions{Platform: "linux"}, say: []string{"os/architecture"}},
 		{name: "size", ref: g.ref("size"), is: ErrDigestMismatch},
-		{name: "long", ref: g.ref("long"), is: nil, say: []string{"layer 1 of 1"}},
+		{name: "long", ref: g.ref("long"), is: ErrDigestMismatch, say: []string{"layer 1 of 1"}},
 		{name: "content", ref: g.ref("content"), is: ErrDigestMismatch, say: []string{"layer 1 of 1"}},
 		{name: "diffid", ref: g.ref("diffid"), is: ErrDigestMismatch, say: []string{"diff id"}},
 		{name: "count", ref: g.ref("count"), is: ErrInvalidImage},

@@ -215,6 +215,10 @@ func (b *registryBlob) open() error {
 		b.Close()
 		return fmt.Errorf("the registry sent bytes %q instead of those from %d on", resp.Header.Get("Content-Range"), b.offset)
 	}
+	if resp.ContentLength >= 0 && resp.ContentLength != b.want.Size {
+		b.Close()
+		return fmt.Errorf("%w: the registry sends %d bytes of the blob %s, %d were promised", ErrDigestMismatch, resp.ContentLength, b.want.Digest, b.want.Size)
+	}
 	// The whole: pass over what has been delivered. If it is not the same, the digest will tell.
 	if _, err := io.CopyN(io.Discard, resp.Body, b.offset); err != nil {
 		b.Close()
@@ -279,7 +283,7 @@ func (b *registryBlob) failure(err error) error {
 	if b.ctx.Err() != nil {
 		return context.Cause(b.ctx)
 	}
-	if errors.Is(err, ErrUnauthorized) || errors.Is(err, ErrImageNotFound) {
+	if errors.Is(err, ErrUnauthorized) || errors.Is(err, ErrImageNotFound) || errors.Is(err, ErrDigestMismatch) {
 		return err
 	}
 	b.failed++
