@@ -104,7 +104,7 @@ func newPlan(cfg *Config, proc *Process, stdio stdioFiles) (*plan, error) {
 		pl.files.close()
 		return nil, err
 	}
-	pl.emitter = emitter{launch.New(len(proc.ExtraFiles))}
+	pl.emitter = emitter{launch.New(len(proc.ExtraFiles)), make(map[[4]launch.Arg]launch.Arg, 32)}
 	for _, s := range startSteps {
 		pl.Step(s.name, "")
 		if err := s.emit(pl); err != nil {
