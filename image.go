@@ -61,12 +61,18 @@ type Image struct {
 // ImageConfig is the "config" part of an image's configuration, as in the OCI image specification.
 // The JSON names are the specification's.
 type ImageConfig struct {
-	Entrypoint   []string            `json:",omitempty"`
-	Cmd          []string            `json:",omitempty"`
-	Env          []string            `json:",omitempty"`
-	User         string              `json:",omitempty"`
-	WorkingDir   string              `json:",omitempty"`
-	StopSignal   string              `json:",omitempty"`
+	// Entrypoint and Cmd together are the command line; arguments given by the user replace Cmd.
+	Entrypoint []string `json:",omitempty"`
+	Cmd        []string `json:",omitempty"`
+	// Env is the environment, "KEY=value".
+	Env []string `json:",omitempty"`
+	// User is as Process.User: "name", "1000", "1000:1000".
+	User string `json:",omitempty"`
+	// WorkingDir is as Process.Cwd.
+	WorkingDir string `json:",omitempty"`
+	// StopSignal is for ParseSignal and Config.StopSignal. If empty, SIGTERM.
+	StopSignal string `json:",omitempty"`
+	// What follows is stored, and used by nothing in this package.
 	Labels       map[string]string   `json:",omitempty"`
 	ExposedPorts map[string]struct{} `json:",omitempty"`
 	Volumes      map[string]struct{} `json:",omitempty"`

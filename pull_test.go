@@ -109,7 +109,6 @@ func TestImagePullErrors(t *testing.T) {
 	breakImage("both", func(p *imageParts) { p.manifest["manifests"] = []any{} })
 	breakImage("called", func(p *imageParts) { p.manifest["mediaType"] = mediaOCIIndex })
 	breakImage("arch", func(p *imageParts) { p.config["architecture"] = "s390x" })
-	breakImage("artifact", func(p *imageParts) {})
 	g.addManifest("schema1", mediaDockerSchema1+"+prettyjws", []byte(`{"schemaVersion":1,"fsLayers":[]}`))
 	g.addManifest("twice", mediaOCIManifest, []byte(`{"schemaVersion":2,"config":{},"layers":[],"Layers":[]}`))
 	g.addManifest("rest", mediaOCIManifest, []byte(`{"schemaVersion":2,"layers":[]} {}`))
@@ -118,6 +117,7 @@ func TestImagePullErrors(t *testing.T) {
 		map[string]any{"digest": "sha256:" + strings.Repeat("ab", 32), "size": 3, "platform": map[string]string{"os": "linux", "architecture": "s390x"}},
 		map[string]any{"digest": "sha256:" + strings.Repeat("cd", 32), "size": 3, "platform": map[string]string{"os": "unknown", "architecture": "unknown"}},
 	}})
+	breakImage("noblob", func(p *imageParts) { layerOf(p)["digest"] = "sha256:" + strings.Repeat("01", 32) })
 	closed := newImageRegistry(t)
 	closedRef := closed.ref("v1")
 	closed.Close()
@@ -151,6 +151,7 @@ func TestImagePullErrors(t *testing.T) {
 		{name: "huge", ref: g.ref("huge"), is: ErrLimit},
 		{name: "other", ref: g.ref("other"), is: ErrNoPlatform, say: []string{"offered linux/s390x ("}},
 		{name: "layers", ref: g.ref("good"), opt: &PullOptions{Limits: ImageLimits{Bytes: 10}}, is: ErrLimit, say: []string{"raise Limits"}},
+		{name: "noblob", ref: g.ref("noblob"), is: ErrImageNotFound, say: []string{"push it again"}},
 		{name: "pinned", ref: strings.TrimSuffix(g.ref(""), ":") + "@sha256:" + strings.Repeat("ef", 32), is: ErrImageNotFound},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -127,6 +127,10 @@ func (s *registrySource) get(ctx context.Context, kind, id string, offset int64,
 	}
 	if err := transport.CheckError(resp, http.StatusOK, http.StatusPartialContent); err != nil {
 		resp.Body.Close()
+		if kind == "blobs" && resp.StatusCode == http.StatusNotFound {
+			return nil, remedy(fmt.Errorf("%w: %s does not have the blob %s, which the manifest names", ErrImageNotFound, repo.RegistryStr(), id),
+				"the image is incomplete, or its layers are at another place by their urls, which are never used; push it again")
+		}
 		return nil, s.explain(err)
 	}
 	return resp, nil

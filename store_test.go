@@ -172,3 +172,60 @@ func TestStoreEscapeRef(t *testing.T) {
 		seen[e] = name
 	}
 }
+
+// A full disk is an error, after which nothing is left.
+func TestStoreFull(t *testing.T) {
+	testenv.Need(t, testenv.Root)
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	s, err := OpenStore(dir+"/store", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	g := newImageRegistry(t)
+	g.add("v1", g.build(nil, imageTar(t, imageFile("small", "1")), imageTar(t, imageFile("large", strings.Repeat("x", 4<<20)))))
+	if _, err := s.Pull(context.Background(), g.ref("v1"), nil); !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), "layer 2 of 2") {
+		t.Errorf("error %v", err)
+	}
+	for _, sub := range []string{"ingest", "images", "refs"} {
+		if names, _ := filepath.Glob(s.Dir() + "/" + sub + "/*"); len(names) > 0 {
+			t.Errorf("left: %q", names)
+		}
+	}
+}
+
+// What a killed pull leaves does not matter to the next one: a stage that nobody holds, a damaged record, a
+// layer without its record.
+func TestStoreDamaged(t *testing.T) {
+	g := newImageRegistry(t)
+	g.add("v1", g.build(nil, imageTar(t, imageFile("f", "1"))))
+	for name, damage := range map[string]func(s *Store, layer string) error{
+		"torn meta.json": func(s *Store, layer string) error { return os.WriteFile(layer+"/meta.json", []byte(`{"diff`), 0o600) },
+		"no meta.json":   func(s *Store, layer string) error { return os.Remove(layer + "/meta.json") },
+		"no layer":       func(s *Store, layer string) error { return os.RemoveAll(layer) },
+		"other layer's meta.json": func(s *Store, layer string) error {
+			return s.writeJSON("layers/"+filepath.Base(layer)+"/meta.json", &layerMeta{DiffID: digestOf(nil), durability: durability{Durable: true}})
+		},
+	} {
+		s := imageStore(t, nil)
+		img := imagePull(t, s, g.ref("v1"), nil)
+		if err := damage(s, filepath.Dir(img.Root().Layers[0])); err != nil {
+			t.Fatal(err)
+		}
+		img = imagePull(t, s, g.ref("v1"), &PullOptions{Policy: PullAlways})
+		if b, err := os.ReadFile(img.Root().Layers[0] + "/f"); err != nil || string(b) != "1" {
+			t.Errorf("%s: %q, %v", name, b, err)
+		}
+		if m, err := s.haveLayer(digest("sha256:" + filepath.Base(filepath.Dir(img.Root().Layers[0])))); m == nil || err != nil {
+			t.Errorf("%s: %v, %v", name, m, err)
+		}
+	}
+}
