@@ -187,6 +187,9 @@ func parseConfigFile(b []byte, m *manifest) (*configFile, error) {
 	if err := json.Unmarshal(b, c); err != nil {
 		return nil, fmt.Errorf("%w: configuration: %v", ErrInvalidImage, err)
 	}
+	if len(m.Layers) == 0 {
+		return nil, fmt.Errorf("%w: it has no layers, so there is nothing to run", ErrInvalidImage)
+	}
 	if len(c.RootFS.DiffIDs) != len(m.Layers) {
 		return nil, fmt.Errorf("%w: the configuration names %d layers, the manifest %d", ErrInvalidImage, len(c.RootFS.DiffIDs), len(m.Layers))
 	}

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -215,17 +216,21 @@ func (s *Store) toImage(name string, r *imageRecord) *Image {
 		Platform:  r.Platform.String(),
 		Config:    r.Run,
 	}
+	// A layer may come twice, and overlayfs takes a directory once. The upper one hides all of the
+	// lower one, and whatever that hides: so the lower one can be left out.
 	seen := map[digest]bool{}
-	for _, l := range r.Layers {
-		if !seen[l.DiffID] {
-			img.Size += l.Bytes
+	for _, l := range slices.Backward(r.Layers) {
+		if seen[l.DiffID] {
+			continue
 		}
 		seen[l.DiffID] = true
-		if l.OpaqueRoot {
-			img.layers = nil
-		}
+		img.Size += l.Bytes
 		img.layers = append(img.layers, s.layerDir(l.DiffID))
+		if l.OpaqueRoot {
+			break // nothing below is visible
+		}
 	}
+	slices.Reverse(img.layers)
 	return img
 }
 
