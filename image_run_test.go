@@ -5,6 +5,7 @@ package container
 import (
 	"bytes"
 	"context"
+	"maps"
 	"os"
 	"strings"
 	"testing"
@@ -24,6 +25,15 @@ func TestImageRun(t *testing.T) {
 	program.Mode = 0o755
 	owned := imageFile("etc/owned", "1")
 	owned.Uid, owned.Gid = 33, 33
+	// The package keeps user namespaces of ranges for the next container; for the leak check they must go.
+	t.Cleanup(func() {
+		keptUserNamespaces.mu.Lock()
+		defer keptUserNamespaces.mu.Unlock()
+		for _, f := range keptUserNamespaces.open {
+			f.Close()
+		}
+		clear(keptUserNamespaces.open)
+	})
 	g := newImageRegistry(t)
 	g.add("v1", g.build(map[string]any{"Entrypoint": []string{"/bin/sh", "-c"}, "Env": []string{"PATH=/bin", "X=y"}, "WorkingDir": "/etc"},
 		imageTar(t, imageDir("./", 0o755), imageDir("bin/", 0o755), program, imageLink("bin/sh", "busybox"), imageLink("bin/ls", "busybox"), imageLink("bin/stat", "busybox"),
@@ -33,7 +43,7 @@ func TestImageRun(t *testing.T) {
 	for _, own := range []Ownership{"", OwnershipSingle} {
 		s := imageStore(t, &StoreOptions{Ownership: own})
 		img := imagePull(t, s, g.ref("v1"), nil)
-		before := imageTree(t, img.Root().Layers[1])
+		before := imageTree(t, img.Root().Layers[0])
 		cfg := DefaultConfig()
 		cfg.Root = img.Root()
 		owner := "33:33"
@@ -65,8 +75,8 @@ func TestImageRun(t *testing.T) {
 		if err := c.Destroy(); err != nil {
 			t.Error(err)
 		}
-		if after := imageTree(t, img.Root().Layers[1]); len(after) != len(before) || after["etc/new"] != before["etc/new"] {
-			t.Error("the layer has changed")
+		if after := imageTree(t, img.Root().Layers[0]); !maps.Equal(before, after) {
+			t.Errorf("the layer has changed:\n%q\n%q", before, after)
 		}
 	}
 }
