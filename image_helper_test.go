@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"sort"
@@ -302,4 +303,14 @@ func imageXattrs(path string) string {
 		fmt.Fprintf(&b, " %s=%q", name, v[:max(n, 0)])
 	}
 	return b.String()
+}
+
+// imageGoRoot is where Go's own sources are: files of all sizes, and the tars of archive/tar's tests. Empty without go in
+// the PATH.
+func imageGoRoot() string {
+	out, err := exec.Command("go", "env", "GOROOT").Output()
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(out))
 }

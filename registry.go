@@ -37,7 +37,6 @@ type registrySource struct {
 
 	connect sync.Mutex
 	client  *http.Client
-	scheme  string
 }
 
 // Patience of a download.

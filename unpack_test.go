@@ -12,7 +12,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -351,7 +350,7 @@ func FuzzUnpack(f *testing.F) {
 	for _, s := range seeds {
 		f.Add(imageTar(f, s...))
 	}
-	files, _ := filepath.Glob(filepath.Join(runtime.GOROOT(), "src/archive/tar/testdata/*.tar"))
+	files, _ := filepath.Glob(filepath.Join(imageGoRoot(), "src/archive/tar/testdata/*.tar"))
 	for _, name := range files {
 		if b, err := os.ReadFile(name); err == nil && len(b) < 64<<10 {
 			f.Add(b)
