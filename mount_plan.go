@@ -226,18 +226,21 @@ func (pl *plan) stepMasks() error {
 	pl.makeDir(mask, "dir", 0o555)
 	pl.Call(unix.SYS_MKNODAT, mask, pl.Str("file"), unix.S_IFREG|0o444, 0)
 	pl.setAttr(mask, mountAttr{set: unix.MOUNT_ATTR_RDONLY}, false)
+	// A mount that is dropped without having been attached costs a wait of the kernel's (RCU). So this
+	// one goes with the host's tree, and copies are made for paths that exist only.
+	pl.attachOverRoot(mask)
 	for _, name := range pl.cfg.MaskPaths {
 		pl.Step("mask", name)
 		absent, file, attach := pl.Label(), pl.Label(), pl.Label()
 		rel := strings.TrimPrefix(name, "/")
-		copied := pl.cloneTree(mask, "dir", false).Result()
 		at := pl.open(pl.root, rel, unix.O_PATH|unix.O_DIRECTORY, 0, inRoot).
-			On(unix.ENOENT, absent).On(unix.ENOTDIR, file).Then(attach)
+			On(unix.ENOENT, absent).On(unix.ENOTDIR, file).Result()
+		empty := pl.cloneTree(mask, "dir", false).Then(attach)
 		pl.Here(file)
-		pl.open(pl.root, rel, unix.O_PATH, 0, inRoot).On(unix.ENOENT, absent).On(unix.ENOTDIR, absent).StoreTo(at.Result())
-		pl.cloneTree(mask, "file", false).StoreTo(copied)
+		pl.open(pl.root, rel, unix.O_PATH, 0, inRoot).On(unix.ENOENT, absent).On(unix.ENOTDIR, absent).StoreTo(at)
+		pl.cloneTree(mask, "file", false).StoreTo(empty.Result())
 		pl.Here(attach)
-		pl.attach(copied, at.Result())
+		pl.attach(empty.Result(), at)
 		pl.Here(absent)
 	}
 	return nil

@@ -115,7 +115,7 @@ func newPlan(cfg *Config, proc *Process, stdio stdioFiles) (*plan, error) {
 
 // compile lets each step add its calls.
 func (pl *plan) compile() error {
-	pl.emitter = emitter{launch.New(len(pl.proc.ExtraFiles))}
+	pl.emitter = emitter{launch.New(len(pl.proc.ExtraFiles)), make(map[[4]launch.Arg]launch.Arg, 32)}
 	for _, s := range startSteps {
 		pl.Step(s.name, "")
 		if err := s.emit(pl); err != nil {
