@@ -3,6 +3,7 @@
 package container
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,21 +11,21 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"time"
 
 	"example.com/container/internal/launch"
-	"golang.org/x/sys/unix"
 )
 
-// This file is the life of a container: New, Run, Wait, Signal, Stop, Destroy.
+// This file is the life of a container: New, Load, Run, Wait, State. Its end is in stop.go.
 
 // A Container is a place for processes to run in, and its record on disk. It is safe for concurrent
 // use. Any method may return ErrNotExist, since another process may destroy the container.
 type Container struct {
-	id     string
-	cfg    Config
-	record record
+	id      string
+	cfg     Config
+	record  record
+	created time.Time // tells it from another of the same id; zero if its record could not be read
+	damage  error     // what is wrong with its record
 
 	mu   sync.Mutex
 	proc *Process // the first process, if this Container has started it
@@ -65,7 +66,8 @@ func New(stateDir, id string, cfg Config) (*Container, error) {
 		}
 		return fail(err)
 	}
-	state := &ContainerState{Version: stateVersion, ID: id, Status: StatusCreated, Created: time.Now(), Annotations: cfg.Annotations}
+	c.created = time.Now()
+	state := &ContainerState{Version: stateVersion, ID: id, Status: StatusCreated, Created: c.created, Annotations: cfg.Annotations}
 	if err := errors.Join(os.WriteFile(c.record.path("config.json"), text, 0o600), c.record.write("state.json", state)); err != nil {
 		os.RemoveAll(c.record.dir)
 		return fail(err)
@@ -73,7 +75,9 @@ func New(stateDir, id string, cfg Config) (*Container, error) {
 	return c, nil
 }
 
-// Load returns the container id of stateDir, which this or another process has made.
+// Load returns the container id of stateDir, which this or another process has made. It returns
+// ErrNotExist if there is none. One with a damaged record can be destroyed, and its Run says what is
+// wrong.
 func Load(stateDir, id string) (*Container, error) {
 	if err := validateID(id); err != nil {
 		return nil, &Error{Op: "load", Err: err}
@@ -83,11 +87,15 @@ func Load(stateDir, id string) (*Container, error) {
 		return nil, &Error{Op: "load", ID: id, Err: err}
 	}
 	c := &Container{id: id, record: record{filepath.Join(stateDir, id)}}
-	if err := c.record.read("config.json", &c.cfg); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			err = ErrNotExist
-		}
-		return nil, &Error{Op: "load", ID: id, Err: err}
+	if info, err := os.Lstat(c.record.dir); errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
+		return nil, &Error{Op: "load", ID: id, Err: ErrNotExist}
+	}
+	c.damage = c.record.read("config.json", &c.cfg)
+	if errors.Is(c.damage, fs.ErrPermission) {
+		return nil, &Error{Op: "load", ID: id, Err: c.damage}
+	}
+	if state, err := c.record.state(); err == nil {
+		c.created = state.Created
 	}
 	return c, nil
 }
@@ -120,7 +128,7 @@ func (c *Container) Run(ctx context.Context, p *Process) error {
 	if p.live != nil {
 		return fail(errors.New("the Process has been used; make another"))
 	}
-	if err := ctx.Err(); err != nil {
+	if err := cmp.Or(ctx.Err(), c.damage); err != nil {
 		return fail(err)
 	}
 	c.mu.Lock()
@@ -130,7 +138,7 @@ func (c *Container) Run(ctx context.Context, p *Process) error {
 		return fail(err)
 	}
 	defer unlock()
-	state, err := c.record.state()
+	state, err := c.state()
 	if err != nil {
 		return fail(err)
 	}
@@ -151,17 +159,16 @@ func (c *Container) Run(ctx context.Context, p *Process) error {
 		streams.abandon()
 		return fail(err)
 	}
-	streams.start()
-	p.live, c.proc = s.liveProcess, p
 	state.Status, state.Started = StatusRunning, time.Now()
 	state.Pid, state.StartTime, state.BootID = s.pid, startTime(s.pid), bootID()
-	err = c.record.write("state.json", state)
-	go c.attend(ctx, p, s, streams, state)
-	if err != nil { // a process without a record is worse than none
-		s.stop(ctx, unix.SIGKILL, 0)
-		<-s.done
+	if err := c.record.write("state.json", state); err != nil { // a process without a record is worse than none
+		s.discard()
+		streams.abandon()
 		return fail(err)
 	}
+	streams.start()
+	p.live, c.proc = s.liveProcess, p
+	go c.attend(ctx, p, s, streams, state)
 	return nil
 }
 
@@ -203,8 +210,7 @@ func (c *Container) recordEnd(state *ContainerState) {
 		return
 	}
 	defer unlock()
-	now, err := c.record.state()
-	if err != nil || !now.Created.Equal(state.Created) {
+	if _, err := c.state(); err != nil {
 		return // destroyed by another process, and the id is somebody else's by now
 	}
 	if err := c.record.write("state.json", state); err != nil {
@@ -251,11 +257,27 @@ func (c *Container) Status() (Status, error) {
 
 // State returns what is known about the container. The status is asked of the kernel.
 func (c *Container) State() (*ContainerState, error) {
-	state, err := c.record.state()
+	state, err := c.state()
+	if err == nil && state.Status == StatusStopped && state.Stopped.IsZero() {
+		if p, perr := c.process(); perr == nil && startTime(p.live.pid) == 0 {
+			<-p.live.kept // it has ended this moment, and how is being recorded
+			state, err = c.state()
+		}
+	}
 	if err != nil {
 		return nil, &Error{Op: "state", ID: c.id, Err: err}
 	}
 	return state, nil
+}
+
+// state reads the record, and sees that it is the record of this container: another process may
+// have destroyed it and used its id again.
+func (c *Container) state() (*ContainerState, error) {
+	state, err := c.record.state()
+	if err == nil && !c.created.IsZero() && !state.Created.Equal(c.created) {
+		return nil, ErrNotExist
+	}
+	return state, err
 }
 
 // Wait waits for the first process; see [Process.Wait]. It returns ErrNotRunning if this Container
@@ -266,143 +288,4 @@ func (c *Container) Wait() error {
 		return &Error{Op: "wait", ID: c.id, Err: err}
 	}
 	return p.Wait()
-}
-
-// Signal sends a signal to the first process. In a PID namespace of the container's own, SIGKILL ends
-// all of its processes; other signals reach the first process only if it handles them, see
-// pid_namespaces(7). It returns ErrNotRunning if there is no process.
-func (c *Container) Signal(sig syscall.Signal) error {
-	if p, err := c.process(); err == nil {
-		if err := p.live.signal(sig); err != nil {
-			return &Error{Op: "signal", ID: c.id, Path: signalName(sig), Err: err}
-		}
-		return nil
-	}
-	fd, err := c.openProcess()
-	if err == nil {
-		err = unix.PidfdSendSignal(fd, sig, nil, 0)
-		unix.Close(fd)
-	}
-	if err != nil {
-		return &Error{Op: "signal", ID: c.id, Path: signalName(sig), Err: err}
-	}
-	return nil
-}
-
-// openProcess opens the first process by its record. Once it is open the number cannot come to mean
-// another one, so that is when its identity is verified.
-func (c *Container) openProcess() (pidfd int, err error) {
-	state, err := c.record.state()
-	if err != nil {
-		return -1, err
-	}
-	if state.Pid == 0 {
-		return -1, ErrNotRunning
-	}
-	fd, err := unix.PidfdOpen(state.Pid, 0)
-	if err != nil {
-		return -1, ErrNotRunning
-	}
-	if startTime(state.Pid) != state.StartTime {
-		unix.Close(fd)
-		return -1, ErrNotRunning
-	}
-	return fd, nil
-}
-
-// Stop asks the first process to end with Config.StopSignal, and kills it when Config.StopTimeout
-// is over or ctx is done. It returns when the process has ended; if there is none, at once.
-func (c *Container) Stop(ctx context.Context) error {
-	return c.stop(ctx, c.stopTimeout())
-}
-
-func (c *Container) stop(ctx context.Context, grace time.Duration) error {
-	var err error
-	if p, perr := c.process(); perr == nil {
-		err = p.live.stop(ctx, c.stopSignal(), grace)
-	} else {
-		err = c.stopOther(ctx, grace)
-	}
-	if err != nil {
-		return &Error{Op: "stop", ID: c.id, Err: err}
-	}
-	return nil
-}
-
-// stopOther stops a process that another process has started.
-func (c *Container) stopOther(ctx context.Context, grace time.Duration) error {
-	fd, err := c.openProcess()
-	if errors.Is(err, ErrNotRunning) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	ended := func(ctx context.Context, d time.Duration) bool {
-		for deadline := time.Now().Add(d); ; {
-			fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-			if n, _ := unix.Poll(fds, 20); n > 0 {
-				return true
-			}
-			if ctx.Err() != nil || time.Now().After(deadline) {
-				return false
-			}
-		}
-	}
-	if grace > 0 {
-		if err := unix.PidfdSendSignal(fd, c.stopSignal(), nil, 0); err == unix.ESRCH || err == nil && ended(ctx, grace) {
-			return nil
-		}
-	}
-	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err == unix.ESRCH {
-		return nil
-	} else if err != nil {
-		return err
-	}
-	const patience = 10 * time.Second
-	if !ended(context.Background(), patience) {
-		return errors.New("the process does not end, although it was killed")
-	}
-	return nil
-}
-
-// Destroy kills the container's processes, if it is running, and removes everything of it. It can be
-// called any number of times, after a crash, and from any process; once the container is gone it returns nil.
-func (c *Container) Destroy() error {
-	if err := c.stop(context.Background(), 0); err != nil && !errors.Is(err, ErrNotExist) {
-		var parse *fs.PathError
-		if !errors.As(err, &parse) { // a record that cannot be read tells of no process
-			return err
-		}
-	}
-	if p, err := c.process(); err == nil {
-		<-p.live.kept // else it would be recorded for the next container of this id
-	}
-	unlock, err := c.lockRecord()
-	if errors.Is(err, ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return &Error{Op: "destroy", ID: c.id, Err: err}
-	}
-	defer unlock()
-	if err := os.RemoveAll(c.record.dir); err != nil {
-		return &Error{Op: "destroy", ID: c.id, Err: err}
-	}
-	return nil
-}
-
-func (c *Container) stopSignal() syscall.Signal {
-	if c.cfg.StopSignal == 0 {
-		return unix.SIGTERM
-	}
-	return c.cfg.StopSignal
-}
-
-func (c *Container) stopTimeout() time.Duration {
-	if c.cfg.StopTimeout == 0 {
-		return 10 * time.Second
-	}
-	return c.cfg.StopTimeout
 }

@@ -125,13 +125,6 @@ func TestExplicitMaps(t *testing.T) {
 	}
 	cfg.UidMappings = []IDMap{{ContainerID: 0, HostID: 100000, Size: 1000}}
 	cfg.GidMappings = []IDMap{{ContainerID: 0, HostID: 100000, Size: 1000}, {ContainerID: 1000, HostID: 5000, Size: 1}}
-	_, err := runIn(t, cfg, &Process{Args: []string{"true"}})
-	if e := wantError(t, err, "root", unix.EACCES); !strings.Contains(e.Remedy, "above") {
-		t.Errorf("the remedy is %q", e.Remedy)
-	}
-	if err := os.Chmod(filepath.Dir(root), 0o711); err != nil {
-		t.Fatal(err)
-	}
 	adj := 300
 	cfg.OomScoreAdj = &adj
 	cfg.Namespaces.NewTime = true
@@ -143,7 +136,7 @@ func TestExplicitMaps(t *testing.T) {
 		t.Errorf("the file belongs to %d:%d, %v", st.Uid, st.Gid, err)
 	}
 	// An id that is not mapped.
-	_, err = runIn(t, cfg, &Process{Args: []string{"true"}, User: "1000"})
+	_, err := runIn(t, cfg, &Process{Args: []string{"true"}, User: "1000"})
 	var f *FieldError
 	if !errors.As(err, &f) || f.Field != "User" || !strings.Contains(f.Problem, "not mapped") {
 		t.Errorf("an unmapped user: %v", err)

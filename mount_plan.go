@@ -3,6 +3,7 @@
 package container
 
 import (
+	"context"
 	"maps"
 	"os"
 	"slices"
@@ -40,16 +41,9 @@ func (pl *plan) stepSources() error {
 		}
 		pl.Step("mount source", m.Source)
 		recursive := m.Flags&Recursive != 0
-		var mnt launch.Arg
-		if len(m.UidMappings)+len(m.GidMappings) > 0 {
-			f, err := idmappedTree(m)
-			if err != nil {
-				return err
-			}
-			pl.files = append(pl.files, f)
-			mnt = pl.File(f)
-		} else {
-			mnt = pl.cloneTree(cwdFD, m.Source, recursive).Result()
+		mnt, err := pl.bindSource(m, recursive)
+		if err != nil {
+			return err
 		}
 		set, clear := m.attrs()
 		ms, deep, ok := m.Propagation.flags()
@@ -67,6 +61,28 @@ func (pl *plan) stepSources() error {
 		pl.sources[i].mnt = mnt
 	}
 	return pl.cloneRoot()
+}
+
+// bindSource copies the source of a bind, with its owners mapped if m says so.
+func (pl *plan) bindSource(m Mount, recursive bool) (launch.Arg, error) {
+	if len(m.UidMappings)+len(m.GidMappings) == 0 {
+		mnt, err := pl.hostTree(m.Source, recursive)
+		if err != nil {
+			err = &Error{Op: "mount", Path: m.Source, Err: err}
+		}
+		return mnt, err
+	}
+	userns, err := newUserNamespace(context.Background(), m.UidMappings, m.GidMappings)
+	if err != nil {
+		return 0, err
+	}
+	defer userns.Close()
+	f, err := idmappedTree(m.Source, recursive, userns)
+	if err != nil {
+		return 0, err
+	}
+	pl.files = append(pl.files, f)
+	return pl.File(f), nil
 }
 
 // A mountSource is what stepSources leaves for stepMounts.

@@ -60,4 +60,7 @@ type Process struct {
 	CPUAffinity     string
 
 	live *liveProcess // nil until it has been started
+
+	// Both ends of what StdinPipe, StdoutPipe and StderrPipe have made.
+	childEnds, parentEnds []*os.File
 }

@@ -4,7 +4,6 @@ package container
 
 import (
 	"errors"
-	"io"
 	"os"
 	"syscall"
 	"time"
@@ -113,12 +112,14 @@ func (p *Process) Pid() int {
 
 // Wait waits until the process has ended and all its output has been copied. It returns nil if the
 // process exited with 0, an [*ExitError] for any other end, and another error if copying failed. Any
-// number of goroutines may wait; each gets the same answer.
+// number of goroutines may wait; each gets the same answer. Wait closes the pipes of StdinPipe,
+// StdoutPipe and StderrPipe.
 func (p *Process) Wait() error {
 	if p.live == nil {
 		return &Error{Op: "wait", Err: ErrNotRunning}
 	}
 	<-p.live.done
+	closers(p.parentEnds).close()
 	return p.live.err
 }
 
@@ -155,15 +156,4 @@ func (p *Process) cpuTime(of func(*unix.Rusage) unix.Timeval) time.Duration {
 	default:
 		return 0
 	}
-}
-
-// StdinPipe returns a pipe to the process's standard input. Call it before the process is started;
-// close it when there is no more input.
-func (p *Process) StdinPipe() (io.WriteCloser, error) {
-	if p.Stdin != nil || p.live != nil {
-		return nil, &Error{Op: "stdin pipe", Err: errors.New("Stdin is set, or the process is started")}
-	}
-	r, w := io.Pipe()
-	p.Stdin = r
-	return w, nil
 }

@@ -3,9 +3,9 @@
 package container
 
 import (
+	"context"
 	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -63,7 +63,9 @@ func (pl *plan) cloneRoot() error {
 		return rootError(r.Dir, err)
 	}
 	pl.Step("root", r.Dir)
-	pl.root = pl.cloneTree(cwdFD, r.Dir, true).Result()
+	if pl.root, err = pl.hostTree(r.Dir, true); err != nil {
+		return rootError(r.Dir, err)
+	}
 	ms, recursive, _ := r.Propagation.flags()
 	switch {
 	case r.Propagation == "" || ms == unix.MS_UNBINDABLE:
@@ -104,11 +106,41 @@ func (pl *plan) stepRoot() error {
 		pl.makeDirLike(base, "upper", top)
 		pl.makeDir(base, "work", 0o755)
 		pl.Step("root", "overlay of "+strconv.Itoa(len(lowers)))
+		if pl.foreignRoot() {
+			if lowers, err = pl.idmappedLayers(base, lowers); err != nil {
+				return err
+			}
+		}
 		pl.root = pl.overlay(base, "upper", "work", lowers, pl.rootAttr())
 	}
 	pl.Step("attach root", "")
 	pl.attachOverRoot(pl.root)
 	return nil
+}
+
+// idmappedLayers attaches the layers below base so that their owners, which are ids of the container
+// on disk, are the container's ids: no file is copied or changed for a container with maps of its own.
+// It returns their names relative to base.
+func (pl *plan) idmappedLayers(base launch.Arg, layers []string) ([]string, error) {
+	userns, err := newUserNamespace(context.Background(), pl.uidMaps, pl.gidMaps)
+	if err != nil {
+		return nil, err
+	}
+	defer userns.Close()
+	names := make([]string, len(layers))
+	for i, dir := range layers {
+		f, err := idmappedTree(dir, false, userns)
+		if err != nil {
+			return nil, err
+		}
+		pl.files = append(pl.files, f)
+		names[i] = "layer" + strconv.Itoa(i)
+		pl.makeDir(base, names[i], 0o755)
+		at := pl.open(base, names[i], unix.O_PATH|unix.O_DIRECTORY, 0, ownFile).Result()
+		pl.attach(pl.File(f), at)
+		pl.close(at)
+	}
+	return names, nil
 }
 
 // topLayer checks that the layers are there and returns the status of the topmost one's root, as
@@ -218,12 +250,11 @@ func (pl *plan) legacyOverlay(base launch.Arg, upper, work string, lowers []stri
 	// mount(2) takes paths only. The lower layers are named relative to what they have in common,
 	// and the upper one through a descriptor of a known number.
 	const baseFD = 200
-	prefix := commonDir(lowers)
+	prefix := commonDir(lowers) // "" for names relative to base
 	data := make([]string, 0, 8)
 	rel := make([]string, 0, len(lowers))
 	for _, dir := range slices.Backward(lowers) {
-		name, _ := filepath.Rel(prefix, dir)
-		rel = append(rel, overlayEscape(name, `\:,`))
+		rel = append(rel, overlayEscape(strings.TrimPrefix(dir, prefix+"/"), `\:,`))
 	}
 	data = append(data, "lowerdir="+strings.Join(rel, ":"),
 		"upperdir=/proc/self/fd/"+strconv.Itoa(baseFD)+"/"+upper, "workdir=/proc/self/fd/"+strconv.Itoa(baseFD)+"/"+work)
@@ -242,7 +273,9 @@ func (pl *plan) legacyOverlay(base launch.Arg, upper, work string, lowers []stri
 	const merged = "merged"
 	pl.makeDir(base, merged, 0o755)
 	pl.Call(unix.SYS_DUP3, base, baseFD, unix.O_CLOEXEC)
-	pl.Call(unix.SYS_FCHDIR, pl.open(cwdFD, prefix, unix.O_PATH|unix.O_DIRECTORY, 0, 0).Result())
+	if prefix != "" {
+		pl.Call(unix.SYS_FCHDIR, pl.open(cwdFD, prefix, unix.O_PATH|unix.O_DIRECTORY, 0, 0).Result())
+	}
 	target := pl.Str("/proc/self/fd/" + strconv.Itoa(baseFD) + "/" + merged)
 	pl.Call(unix.SYS_MOUNT, pl.Str("overlay"), target, pl.Str("overlay"), 0, pl.Str(options))
 	pl.cloneTree(base, merged, false).StoreTo(result)
@@ -279,8 +312,11 @@ func overlayEscape(s, special string) string {
 	return b.String()
 }
 
-// commonDir is the deepest directory that all of them are below.
+// commonDir is the deepest directory that all of them are below; "" if they are relative.
 func commonDir(dirs []string) string {
+	if !strings.HasPrefix(dirs[0], "/") {
+		return ""
+	}
 	common := path.Dir(dirs[0])
 	for _, d := range dirs {
 		for common != "/" && !strings.HasPrefix(d, common+"/") {

@@ -53,6 +53,14 @@ func (pl *plan) start(ctx context.Context, tempDir string, fault *launch.Fault) 
 	return &started{liveProcess: live, release: child.Release}, nil
 }
 
+// discard ends a process that nobody will wait for.
+func (s *started) discard() {
+	s.signal(unix.SIGKILL)
+	s.reap()
+	s.pidfd.Close()
+	s.release()
+}
+
 // starting is a launcher at work.
 type starting struct {
 	*plan
@@ -86,11 +94,9 @@ func (s *starting) setInner(pid int) error {
 	// Nobody else can wait for it, so the number is still its own.
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil { // too many open files
-		unix.Kill(pid, unix.SIGKILL)
-		for {
-			if _, err := unix.Wait4(pid, nil, 0, nil); err != unix.EINTR {
-				break
-			}
+		if child, err := os.FindProcess(pid); err == nil {
+			child.Kill()
+			child.Wait()
 		}
 		return &Error{Op: "start", Err: os.NewSyscallError("pidfd_open", err)}
 	}

@@ -74,23 +74,31 @@ type record struct{ dir string }
 
 func (r record) path(name string) string { return filepath.Join(r.dir, name) }
 
-// lock takes the record's lock, which no other process or goroutine has then.
+// lock takes the record's lock, which no other process or goroutine has then. It is on the directory
+// itself, and holds for the one that has the name then: while it was waited for, the container may
+// have been destroyed and its id used again.
 func (r record) lock() (unlock func(), err error) {
-	fd, err := unix.Open(r.dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, &fs.PathError{Op: "open", Path: r.dir, Err: err}
-	}
 	for {
-		err = unix.Flock(fd, unix.LOCK_EX)
-		if err != unix.EINTR {
-			break
+		fd, err := unix.Open(r.dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return nil, &fs.PathError{Op: "open", Path: r.dir, Err: err}
 		}
-	}
-	if err != nil {
+		for {
+			err = unix.Flock(fd, unix.LOCK_EX)
+			if err != unix.EINTR {
+				break
+			}
+		}
+		if err != nil {
+			unix.Close(fd)
+			return nil, &fs.PathError{Op: "flock", Path: r.dir, Err: err}
+		}
+		var locked, named unix.Stat_t
+		if unix.Fstat(fd, &locked) == nil && unix.Lstat(r.dir, &named) == nil && locked.Ino == named.Ino && locked.Dev == named.Dev {
+			return func() { unix.Close(fd) }, nil
+		}
 		unix.Close(fd)
-		return nil, &fs.PathError{Op: "flock", Path: r.dir, Err: err}
 	}
-	return func() { unix.Close(fd) }, nil
 }
 
 // write replaces a file of the record.
@@ -151,7 +159,7 @@ func (r record) state() (*ContainerState, error) {
 func (s *ContainerState) derive() {
 	switch {
 	case s.Status != StatusRunning:
-	case s.Pid > 0 && s.BootID == bootID() && startTime(s.Pid) == s.StartTime:
+	case s.Pid > 0 && s.BootID == bootID() && s.StartTime != 0 && startTime(s.Pid) == s.StartTime:
 		return
 	default:
 		s.Status, s.ExitCode = StatusStopped, -1

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"reflect"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -24,15 +25,23 @@ type streams struct {
 	files  stdioFiles // the process's ends
 	ours   closers    // of files, those to close once the process has them
 	parent closers    // our ends of the pipes
-	copies []func() error
-	wg     sync.WaitGroup
+	pipes  closers    // what StdinPipe, StdoutPipe and StderrPipe have returned
+	copies []copier
+	wg     sync.WaitGroup // of the outputs
+	in     chan struct{}  // closed when the input has been copied; nil if there is none
 	mu     sync.Mutex
 	err    error
 }
 
+// A copier copies between a pipe and what the caller has given.
+type copier struct {
+	copy  func() error
+	input bool
+}
+
 // openStreams makes the pipes. On error nothing is left open.
 func openStreams(p *Process) (*streams, error) {
-	s := &streams{}
+	s := &streams{ours: slices.Clone(p.childEnds), pipes: p.parentEnds}
 	err := func() error {
 		if err := s.input(p.Stdin); err != nil {
 			return err
@@ -47,16 +56,15 @@ func openStreams(p *Process) (*streams, error) {
 		return s.output(2, p.Stderr)
 	}()
 	if err != nil {
-		s.ours.close()
-		s.parent.close()
+		s.abandon()
 		return nil, &Error{Op: "standard streams", Err: err}
 	}
 	return s, nil
 }
 
-// sameWriter compares what can be compared.
+// sameWriter compares what can be compared: a structure may hold a slice in an interface.
 func sameWriter(a, b io.Writer) bool {
-	return a != nil && reflect.TypeOf(a) == reflect.TypeOf(b) && reflect.TypeOf(a).Comparable() && a == b
+	return a != nil && b != nil && reflect.ValueOf(a).Comparable() && reflect.ValueOf(b).Comparable() && a == b
 }
 
 func (s *streams) input(r io.Reader) error {
@@ -73,13 +81,13 @@ func (s *streams) input(r io.Reader) error {
 	s.files[0] = pr
 	s.ours = append(s.ours, pr)
 	s.parent = append(s.parent, pw)
-	s.copies = append(s.copies, func() error {
+	s.copies = append(s.copies, copier{input: true, copy: func() error {
 		_, err := io.Copy(pw, r)
 		if errors.Is(err, syscall.EPIPE) || errors.Is(err, os.ErrClosed) {
 			err = nil // the process need not read all of it
 		}
 		return errors.Join(err, ignoreClosed(pw.Close()))
-	})
+	}})
 	return nil
 }
 
@@ -97,11 +105,11 @@ func (s *streams) output(i int, w io.Writer) error {
 	s.files[i] = pw
 	s.ours = append(s.ours, pw)
 	s.parent = append(s.parent, pr)
-	s.copies = append(s.copies, func() error {
+	s.copies = append(s.copies, copier{copy: func() error {
 		_, err := io.Copy(w, pr)
 		pr.Close() // a process that goes on writing gets SIGPIPE
 		return err
-	})
+	}})
 	return nil
 }
 
@@ -130,15 +138,29 @@ func (s *streams) devNull(i, flag int) error {
 func (s *streams) start() {
 	s.ours.close()
 	for _, c := range s.copies {
-		s.wg.Go(func() {
-			if err := c(); err != nil {
-				s.mu.Lock()
-				defer s.mu.Unlock()
-				if s.err == nil {
-					s.err = err
-				}
+		run := func() {
+			if err := c.copy(); err != nil {
+				s.fail(err)
 			}
-		})
+		}
+		if !c.input {
+			s.wg.Go(run)
+			continue
+		}
+		s.in = make(chan struct{})
+		go func() {
+			defer close(s.in)
+			run()
+		}()
+	}
+}
+
+// fail keeps the first error.
+func (s *streams) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err == nil {
+		s.err = err
 	}
 }
 
@@ -146,26 +168,33 @@ func (s *streams) start() {
 func (s *streams) abandon() {
 	s.ours.close()
 	s.parent.close()
+	s.pipes.close()
 }
 
 // wait waits until all has been copied: until the last process that holds a pipe has closed it. If
-// delay is positive it waits no longer than that, then closes the pipes and returns exec.ErrWaitDelay.
+// delay is positive it waits no longer than that, then closes the pipes and returns
+// exec.ErrWaitDelay. An input that blocks in the caller's Read is then left to itself: nothing
+// could end it.
 func (s *streams) wait(delay time.Duration) error {
 	if len(s.copies) == 0 {
 		return nil
 	}
+	late := make(chan struct{})
 	if delay > 0 {
 		timer := time.AfterFunc(delay, func() {
-			s.mu.Lock()
-			if s.err == nil {
-				s.err = exec.ErrWaitDelay
-			}
-			s.mu.Unlock()
+			s.fail(exec.ErrWaitDelay)
 			s.parent.close()
+			close(late)
 		})
 		defer timer.Stop()
 	}
 	s.wg.Wait()
+	if s.in != nil {
+		select {
+		case <-s.in:
+		case <-late:
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.err
