@@ -94,7 +94,7 @@ func (s *starting) setInner(pid int) error {
 	// Nobody else can wait for it, so the number is still its own.
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil { // too many open files
-		if child, err := os.FindProcess(pid); err == nil {
+		if child, err := os.FindProcess(pid); err == nil && pid > 0 {
 			child.Kill()
 			child.Wait()
 		}
@@ -132,10 +132,10 @@ func (s *starting) converse(ctx context.Context) error {
 			if s.needsHelpers() {
 				keptUserNamespaces.keep(pid, s.uidMaps, s.gidMaps)
 			}
-			if err := s.child.Go(); err != nil {
-				return &Error{Op: "start", Err: err}
-			}
 			s.waiting = false
+			if err := s.child.Go(); err != nil && !errors.Is(err, unix.EPIPE) {
+				return &Error{Op: "start", Err: err}
+			} // with EPIPE it is gone, and why is the next message
 		case tagPid:
 			if err := s.setInner(int(msg.Value)); err != nil {
 				return err
