@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"math"
 	"os"
 	"strings"
 	"sync"
@@ -30,7 +31,7 @@ func defaultMaps() (uid, gid []IDMap) {
 func identityMap(file string) []IDMap {
 	f, err := os.Open(file)
 	if err != nil {
-		return []IDMap{{Size: 1<<32 - 1}}
+		return []IDMap{{Size: math.MaxInt32}}
 	}
 	defer f.Close()
 	var maps []IDMap
