@@ -281,6 +281,7 @@ var remedies = []struct {
 	{"mount source", "open_tree", unix.EINVAL, "in a user namespace a bind must bring the mounts below its source: set Recursive"},
 	{"mount source", "mount_setattr", unix.EPERM, "in a user namespace the flags of a mount of the host's cannot be removed"},
 	{"mount", "sub", unix.EXDEV, "a symbolic link in the root leads this target into /proc or /sys"},
+	{"mount", "move_mount", unix.EINVAL, "a directory is mounted on a directory, a file on a file"},
 	{"mount", "fsconfig", unix.EPERM, "the kernel shows this file system only where the host's is fully visible, and with a namespace of the container's own"},
 	{"root", "open_tree", unix.EACCES, aboveReachable},
 	{"mount source", "open_tree", unix.EACCES, aboveReachable},
