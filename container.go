@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"sync"
 	"time"
 
@@ -61,6 +62,9 @@ func New(stateDir, id string, cfg Config) (*Container, error) {
 		return fail(err)
 	}
 	c.cfg.Logger = cfg.Logger
+	if !reflect.DeepEqual(c.cfg, cfg) {
+		return fail(fieldErrorf("Config", "holds a string that is not UTF-8, which its record in JSON cannot keep"))
+	}
 
 	if err := os.MkdirAll(stateDir, 0o700); err != nil {
 		return fail(err)
@@ -95,7 +99,9 @@ func Load(stateDir, id string) (*Container, error) {
 	if info, err := os.Lstat(c.record.dir); errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
 		return nil, &Error{Op: "load", ID: id, Err: ErrNotExist}
 	}
-	c.damage = c.record.read("config.json", &c.cfg)
+	if c.damage = c.record.read("config.json", &c.cfg); c.damage == nil {
+		c.damage = c.cfg.validate() // a file that has lost its contents must not mean a container without walls
+	}
 	if errors.Is(c.damage, fs.ErrPermission) {
 		return nil, &Error{Op: "load", ID: id, Err: c.damage}
 	}

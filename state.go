@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -137,7 +138,11 @@ func (r record) read(name string, v any) error {
 	case !info.Mode().IsRegular() || info.Size() > maxRecord:
 		return &fs.PathError{Op: "read", Path: f.Name(), Err: fmt.Errorf("not a record: %v, %d bytes", info.Mode(), info.Size())}
 	}
-	if err := json.NewDecoder(f).Decode(v); err != nil {
+	text, err := io.ReadAll(io.LimitReader(f, maxRecord))
+	if err == nil {
+		err = json.Unmarshal(text, v)
+	}
+	if err != nil {
 		return &fs.PathError{Op: "parse", Path: f.Name(), Err: err}
 	}
 	return nil
