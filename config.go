@@ -125,8 +125,10 @@ type Root struct {
 	// UpperSize limits that tmpfs, in bytes. Zero means the kernel's default, half of the memory.
 	UpperSize int64
 
-	// Propagation of the container's mounts, to and from the host: "private" (the default),
-	// "slave", "shared" or "unbindable", with "r" in front for all that is mounted below.
+	// Propagation of the root: "private" (the default); "slave", mounts that the host makes below Dir
+	// appear inside; "shared", they do, and what is mounted inside appears in the mount namespaces that
+	// the container makes, never on the host: for that, see Mount.Propagation; or "unbindable". With "r"
+	// in front it holds for all that is mounted below.
 	Propagation Propagation
 }
 

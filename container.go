@@ -3,6 +3,7 @@
 package container
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -57,15 +58,14 @@ func New(stateDir, id string, cfg Config) (*Container, error) {
 	if err != nil {
 		return fail(err)
 	}
-	c := &Container{id: id, record: record{filepath.Join(stateDir, id)}}
-	if err := json.Unmarshal(text, &c.cfg); err != nil { // a copy to the bottom
-		return fail(err)
+	if bytes.Contains(text, []byte(`\ufffd`)) { // JSON's for what is not UTF-8, if it is not the caller's own text
+		kept := Config{}
+		err := json.Unmarshal(text, &kept)
+		if kept.Logger = cfg.Logger; err != nil || !reflect.DeepEqual(kept, cfg) {
+			return fail(fieldErrorf("Config", "holds a string that is not UTF-8, which its record in JSON cannot keep"))
+		}
 	}
-	c.cfg.Logger = cfg.Logger
-	if !reflect.DeepEqual(c.cfg, cfg) {
-		return fail(fieldErrorf("Config", "holds a string that is not UTF-8, which its record in JSON cannot keep"))
-	}
-
+	c := &Container{id: id, cfg: deepCopy(cfg), record: record{filepath.Join(stateDir, id)}}
 	if err := os.MkdirAll(stateDir, 0o700); err != nil {
 		return fail(err)
 	}
@@ -115,13 +115,7 @@ func Load(stateDir, id string) (*Container, error) {
 func (c *Container) ID() string { return c.id }
 
 // Config returns a copy of the configuration.
-func (c *Container) Config() Config {
-	text, _ := json.Marshal(&c.cfg)
-	var cfg Config
-	_ = json.Unmarshal(text, &cfg) // it was made so
-	cfg.Logger = c.cfg.Logger
-	return cfg
-}
+func (c *Container) Config() Config { return deepCopy(c.cfg) }
 
 // Run starts p as the first process of the container. When it returns nil, the program is running. A container can
 // be run once; it returns ErrRunning if it has been.

@@ -45,7 +45,8 @@ func (pl *plan) stepDev() error {
 	pts := []fsOption{{key: "newinstance", flag: true}, {key: "ptmxmode", value: "0666"}, {key: "mode", value: "0620"}}
 	const ttyGroup = 5 // "tty" everywhere; the C library expects terminals to belong to it
 	if _, ok := pl.hostGid(ttyGroup); ok {
-		pts = append(pts, fsOption{key: "gid", value: "5"})
+		// Whether a user namespace that is joined has the group, only the kernel knows.
+		pts = append(pts, fsOption{key: "gid", value: "5", optional: pl.userns == usernsJoined || nested()})
 	}
 	pl.mountIn(dev, "/dev/pts", "devpts", quiet, pts...)
 	pl.mountIn(dev, "/dev/shm", "tmpfs", quiet|unix.MOUNT_ATTR_NODEV, fsOption{key: "mode", value: "1777"}, fsOption{key: "size", value: "64m"})
@@ -96,7 +97,7 @@ func (pl *plan) devices(dev launch.Arg) error {
 				pl.makeDir(dev, name[:i], 0o755)
 			}
 		}
-		if pl.userns != usernsNone {
+		if pl.inUserNamespace() {
 			if err := pl.bindDevice(dev, name, d); err != nil {
 				return err
 			}

@@ -16,13 +16,27 @@ import (
 // made by the launcher.
 
 // emitter adds to a program.
-type emitter struct{ *launch.Program }
+type emitter struct {
+	*launch.Program
+	structs map[[4]launch.Arg]launch.Arg // data that several calls share
+}
+
+// words4 is Words, once for equal words.
+func (e emitter) words4(a, b, c, d launch.Arg) launch.Arg {
+	key := [4]launch.Arg{a, b, c, d}
+	addr, ok := e.structs[key]
+	if !ok {
+		addr = e.Words(a, b, c, d)
+		e.structs[key] = addr
+	}
+	return addr
+}
 
 const cwdFD = launch.Arg(unix.AT_FDCWD)
 
 // open is openat2(2). The mode is for O_CREAT.
 func (e emitter) open(dir launch.Arg, name string, flags, mode, resolve uint64) launch.Op {
-	how := e.Words(launch.Arg(flags|unix.O_CLOEXEC), launch.Arg(mode), launch.Arg(resolve))
+	how := e.words4(launch.Arg(flags|unix.O_CLOEXEC), launch.Arg(mode), launch.Arg(resolve), 0)
 	return e.Call(unix.SYS_OPENAT2, dir, e.Str(name), how, unix.SizeofOpenHow)
 }
 
@@ -47,6 +61,7 @@ func (e emitter) close(fd launch.Arg) { e.Call(unix.SYS_CLOSE, fd) }
 type fsOption struct {
 	key, value string
 	flag       bool
+	optional   bool // goes without if the kernel does not take the value
 }
 
 // newFS makes a file system of its own, attached nowhere, and returns the mount's descriptor.
@@ -70,7 +85,11 @@ func (e emitter) fsSet(fs launch.Arg, o fsOption) launch.Op {
 	if o.flag {
 		return e.Call(unix.SYS_FSCONFIG, fs, unix.FSCONFIG_SET_FLAG, e.Str(o.key))
 	}
-	return e.Call(unix.SYS_FSCONFIG, fs, unix.FSCONFIG_SET_STRING, e.Str(o.key), e.Str(o.value))
+	op := e.Call(unix.SYS_FSCONFIG, fs, unix.FSCONFIG_SET_STRING, e.Str(o.key), e.Str(o.value))
+	if o.optional {
+		op.Ignore(unix.EINVAL)
+	}
+	return op
 }
 
 func (e emitter) fsMount(fs launch.Arg, attr uint64) launch.Arg {
@@ -101,7 +120,7 @@ func (e emitter) setAttr(mnt launch.Arg, a mountAttr, recursive bool) launch.Op 
 	if recursive {
 		flags |= unix.AT_RECURSIVE
 	}
-	words := e.Words(launch.Arg(a.set), launch.Arg(a.clear), launch.Arg(a.propagation), launch.Arg(a.userns))
+	words := e.words4(launch.Arg(a.set), launch.Arg(a.clear), launch.Arg(a.propagation), launch.Arg(a.userns))
 	return e.Call(unix.SYS_MOUNT_SETATTR, mnt, e.Str(""), flags, words, 32)
 }
 

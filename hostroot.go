@@ -31,7 +31,7 @@ var pseudoFS = []string{"autofs", "binfmt_misc", "bpf", "cgroup", "cgroup2", "co
 type hostEntry struct {
 	path string // absolute
 	kind hostKind
-	mode uint32
+	stat unix.Stat_t
 	link string
 }
 
@@ -68,24 +68,20 @@ func hostTreeOf(mounts []mountInfo) ([]hostEntry, error) {
 		}
 		for _, d := range list {
 			name := path.Join(dir, d.Name())
-			info, err := os.Lstat(name)
-			if err != nil {
+			e := hostEntry{path: name}
+			if err := unix.Lstat(name, &e.stat); err != nil {
 				continue // gone, or not ours to see
 			}
-			e := hostEntry{path: name, mode: uint32(info.Mode().Perm())}
-			if info.Mode()&os.ModeSticky != 0 {
-				e.mode |= unix.S_ISVTX
-			}
 			fsType, isMount := points[name]
-			switch {
-			case info.Mode()&os.ModeSymlink != 0:
+			switch typ := e.stat.Mode & unix.S_IFMT; {
+			case typ == unix.S_IFLNK:
 				e.kind = hostLink
 				if e.link, err = os.Readlink(name); err != nil {
 					continue
 				}
-			case info.Mode().IsRegular():
+			case typ == unix.S_IFREG:
 				e.kind = hostFile
-			case !info.IsDir():
+			case typ != unix.S_IFDIR:
 				continue // sockets, FIFOs and devices are doors to the host
 			case slices.Contains(notFromHost, name), isMount && slices.Contains(pseudoFS, fsType):
 				e.kind = hostSkeleton
@@ -132,14 +128,14 @@ func (pl *plan) hostRoot() error {
 		pl.Step("root", e.path)
 		switch e.kind {
 		case hostSkeleton:
-			pl.makeDir(pl.root, name, e.mode)
+			pl.makeDirLike(pl.root, name, e.stat)
 		case hostLink:
 			pl.Call(unix.SYS_SYMLINKAT, pl.Str(e.link), pl.root, pl.Str(name)).Ignore(unix.EEXIST)
 		case hostFile:
 			pl.Call(unix.SYS_MKNODAT, pl.root, pl.Str(name), unix.S_IFREG|0o644, 0).Ignore(unix.EEXIST)
 			pl.attachHost(pl.hostBind(e.path), name)
 		case hostTree:
-			pl.makeDir(pl.root, name, e.mode)
+			pl.makeDir(pl.root, name, 0o755)
 			pl.attachHost(pl.hostDirectory(base, e), name)
 		}
 	}
@@ -167,7 +163,7 @@ func (pl *plan) hostDirectory(base launch.Arg, e hostEntry) launch.Arg {
 		return pl.hostBind(e.path)
 	}
 	name := hostUpperName(e.path)
-	pl.makeDir(base, "upper/"+name, e.mode)
+	pl.makeDirLike(base, "upper/"+name, e.stat)
 	pl.makeDir(base, "work/"+name, 0o755)
 	bind, done := pl.Label(), pl.Label()
 	pl.Call(unix.SYS_FCHDIR, base)

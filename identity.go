@@ -151,7 +151,10 @@ func (pl *plan) stepBounding() error {
 func (pl *plan) stepUser() error {
 	if pl.canSetgroups() {
 		pl.Step("groups", "")
-		pl.Call(unix.SYS_SETGROUPS, launch.Arg(len(pl.user.groups)), pl.struct32(pl.user.groups...))
+		set := pl.Call(unix.SYS_SETGROUPS, launch.Arg(len(pl.user.groups)), pl.struct32(pl.user.groups...))
+		if pl.userns == usernsJoined && len(pl.user.groups) == 1 {
+			set.Ignore(unix.EPERM) // who made it gave setgroups up, as an ordinary user must
+		}
 	}
 	pl.Step("user", pl.proc.User)
 	if pl.user.uid != 0 {
@@ -171,7 +174,7 @@ func (pl *plan) stepUser() error {
 // canSetgroups: a user who maps ids without help of the setuid programs gave it up, as the kernel
 // demands; see user_namespaces(7).
 func (pl *plan) canSetgroups() bool {
-	return pl.userns != usernsSelf && !(pl.userns == usernsClone && !pl.needsHelpers())
+	return !setgroupsDenied() && pl.userns != usernsSelf && !(pl.userns == usernsClone && !pl.needsHelpers())
 }
 
 // stepCapabilities sets the five sets. Of a user other than root the effective set is what the

@@ -3,6 +3,7 @@
 package container
 
 import (
+	"context"
 	"maps"
 	"os"
 	"slices"
@@ -40,16 +41,9 @@ func (pl *plan) stepSources() error {
 		}
 		pl.Step("mount source", m.Source)
 		recursive := m.Flags&Recursive != 0
-		var mnt launch.Arg
-		if len(m.UidMappings)+len(m.GidMappings) > 0 {
-			f, err := idmappedTree(m)
-			if err != nil {
-				return err
-			}
-			pl.files = append(pl.files, f)
-			mnt = pl.File(f)
-		} else {
-			mnt = pl.cloneTree(cwdFD, m.Source, recursive).Result()
+		mnt, err := pl.bindSource(m, recursive)
+		if err != nil {
+			return err
 		}
 		set, clear := m.attrs()
 		ms, deep, ok := m.Propagation.flags()
@@ -67,6 +61,28 @@ func (pl *plan) stepSources() error {
 		pl.sources[i].mnt = mnt
 	}
 	return pl.cloneRoot()
+}
+
+// bindSource copies the source of a bind, with its owners mapped if m says so.
+func (pl *plan) bindSource(m Mount, recursive bool) (launch.Arg, error) {
+	if len(m.UidMappings)+len(m.GidMappings) == 0 {
+		mnt, err := pl.hostTree(m.Source, recursive)
+		if err != nil {
+			err = &Error{Op: "mount", Path: m.Source, Err: err}
+		}
+		return mnt, err
+	}
+	userns, err := newUserNamespace(context.Background(), m.UidMappings, m.GidMappings)
+	if err != nil {
+		return 0, err
+	}
+	defer userns.Close()
+	f, err := idmappedTree(m.Source, recursive, userns)
+	if err != nil {
+		return 0, err
+	}
+	pl.files = append(pl.files, f)
+	return pl.File(f), nil
 }
 
 // A mountSource is what stepSources leaves for stepMounts.
@@ -226,18 +242,21 @@ func (pl *plan) stepMasks() error {
 	pl.makeDir(mask, "dir", 0o555)
 	pl.Call(unix.SYS_MKNODAT, mask, pl.Str("file"), unix.S_IFREG|0o444, 0)
 	pl.setAttr(mask, mountAttr{set: unix.MOUNT_ATTR_RDONLY}, false)
+	// A mount that is dropped without having been attached costs a wait of the kernel's (RCU). So this
+	// one goes with the host's tree, and copies are made for paths that exist only.
+	pl.attachOverRoot(mask)
 	for _, name := range pl.cfg.MaskPaths {
 		pl.Step("mask", name)
 		absent, file, attach := pl.Label(), pl.Label(), pl.Label()
 		rel := strings.TrimPrefix(name, "/")
-		copied := pl.cloneTree(mask, "dir", false).Result()
 		at := pl.open(pl.root, rel, unix.O_PATH|unix.O_DIRECTORY, 0, inRoot).
-			On(unix.ENOENT, absent).On(unix.ENOTDIR, file).Then(attach)
+			On(unix.ENOENT, absent).On(unix.ENOTDIR, file).Result()
+		empty := pl.cloneTree(mask, "dir", false).Then(attach)
 		pl.Here(file)
-		pl.open(pl.root, rel, unix.O_PATH, 0, inRoot).On(unix.ENOENT, absent).On(unix.ENOTDIR, absent).StoreTo(at.Result())
-		pl.cloneTree(mask, "file", false).StoreTo(copied)
+		pl.open(pl.root, rel, unix.O_PATH, 0, inRoot).On(unix.ENOENT, absent).On(unix.ENOTDIR, absent).StoreTo(at)
+		pl.cloneTree(mask, "file", false).StoreTo(empty.Result())
 		pl.Here(attach)
-		pl.attach(copied, at.Result())
+		pl.attach(empty.Result(), at)
 		pl.Here(absent)
 	}
 	return nil

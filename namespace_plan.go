@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"syscall"
 
 	"example.com/container/internal/launch"
 	"golang.org/x/sys/unix"
@@ -35,6 +36,14 @@ const (
 func (pl *plan) stepJoin() error {
 	pl.Call(unix.SYS_UMASK, 0) // modes of what is made are exact; the process's own comes with the limits
 	ns := &pl.cfg.Namespaces
+	if pl.cfg.TimeOffsets != (TimeOffsets{}) {
+		// While /proc/self is ours: it is root's when the ids have changed or we are not dumpable.
+		pl.Step("clocks", "")
+		pl.clocks = pl.open(cwdFD, "/proc/self/timens_offsets", unix.O_WRONLY, 0, 0).Result()
+	}
+	if len(ns.Join) > 0 {
+		pl.stepNotDumpable() // others are there already
+	}
 	for _, k := range namespaceKinds {
 		name := ns.Join[k.kind]
 		if name == "" {
@@ -72,6 +81,7 @@ func (pl *plan) stepUserNamespace() error {
 		pl.Wait()
 		pl.becomeRoot()
 	case usernsKept:
+		pl.stepNotDumpable() // other containers are in it
 		pl.Call(unix.SYS_SETNS, pl.File(pl.keptUserns), unix.CLONE_NEWUSER)
 		pl.becomeRoot()
 	}
@@ -101,15 +111,20 @@ func (pl *plan) stepNotDumpable() error {
 	return nil
 }
 
-// cloneFlags are the namespaces that os/exec makes, in one go with the process.
-func (pl *plan) cloneFlags() uintptr {
+// sysProcAttr holds the namespaces that os/exec makes, in one go with the process.
+func (pl *plan) sysProcAttr() *syscall.SysProcAttr {
+	attr := &syscall.SysProcAttr{}
 	switch {
 	case pl.userns == usernsClone:
-		return unix.CLONE_NEWUSER
-	case pl.staged:
-		return 0
+		attr.Cloneflags = unix.CLONE_NEWUSER
+		// Without maps the launcher is nobody, who keeps over execve what is ambient and no more.
+		for c := 0; c <= lastCap(); c++ {
+			attr.AmbientCaps = append(attr.AmbientCaps, uintptr(c))
+		}
+	case !pl.staged:
+		attr.Cloneflags = pl.cfg.Namespaces.CloneFlags()
 	}
-	return pl.cfg.Namespaces.CloneFlags()
+	return attr
 }
 
 func (pl *plan) stepNamespaces() error {
@@ -159,7 +174,8 @@ func (pl *plan) stepClocks() error {
 		}
 		fmt.Fprintf(&b, "%s %d %d\n", o.clock, sec, nsec)
 	}
-	pl.writeFile(cwdFD, "/proc/self/timens_offsets", 0, b.String())
+	pl.Call(unix.SYS_WRITE, pl.clocks, pl.Str(b.String()), launch.Arg(b.Len()))
+	pl.close(pl.clocks)
 	return nil
 }
 

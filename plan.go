@@ -23,11 +23,11 @@ type step struct {
 
 // startSteps is the start of a container.
 var startSteps = []step{
+	{"oom score", (*plan).stepOOMScore, "before /proc/self belongs to root, which it does when we are not dumpable, and with the caller's rights"},
 	{"join namespaces", (*plan).stepJoin, "with the caller's rights, by descriptors opened before; a user namespace first, for the right to the rest"},
 	{"user namespace", (*plan).stepUserNamespace, "it gives the right to all that follows; its maps are written while we are dumpable"},
-	{"oom score", (*plan).stepOOMScore, "before /proc/self belongs to root, which it does when we are not dumpable"},
-	{"clocks", (*plan).stepClocks, "offsets can be set while nobody is in the time namespace, and through the same file of ours"},
 	{"not dumpable", (*plan).stepNotDumpable, "from here on no process of the container may look into this one (CVE-2016-9962)"},
+	{"clocks", (*plan).stepClocks, "offsets can be set while nobody is in the time namespace"},
 	{"namespaces", (*plan).stepNamespaces, "the new ones, owned by the user namespace"},
 	{"process 1", (*plan).stepFork, "only a child is in a new PID or time namespace"},
 	{"parent death", (*plan).stepParentDeath, "the signal is lost in fork, so after it"},
@@ -81,7 +81,9 @@ type plan struct {
 	files      closers // opened for the launcher; ours to close after the start
 
 	// Descriptors in the launcher, set by one step for a later one.
+	clocks  launch.Arg    // the file of the time namespace's offsets
 	root    launch.Arg    // the container's root
+	stacked int           // how many mounts lie on the host's root
 	sources []mountSource // of cfg.Mounts
 	cwd     launch.Arg
 	entered launch.Arg // whether root could enter it
@@ -104,15 +106,23 @@ func newPlan(cfg *Config, proc *Process, stdio stdioFiles) (*plan, error) {
 		pl.files.close()
 		return nil, err
 	}
-	pl.emitter = emitter{launch.New(len(proc.ExtraFiles))}
+	if err := pl.compile(); err != nil {
+		pl.files.close()
+		return nil, err
+	}
+	return pl, nil
+}
+
+// compile lets each step add its calls.
+func (pl *plan) compile() error {
+	pl.emitter = emitter{launch.New(len(pl.proc.ExtraFiles)), make(map[[4]launch.Arg]launch.Arg, 32)}
 	for _, s := range startSteps {
 		pl.Step(s.name, "")
 		if err := s.emit(pl); err != nil {
-			pl.files.close()
-			return nil, err
+			return err
 		}
 	}
-	return pl, nil
+	return nil
 }
 
 // Explain returns the list of system calls that starting p in a container with this configuration

@@ -137,6 +137,22 @@ func (pl *plan) hostID(maps []IDMap, id uint32) (uint32, bool) {
 	return mapToHost(maps, id)
 }
 
+// containerUid and containerGid are the container's ids of the host's; of those that it does not have,
+// and of all where only the kernel knows, 0.
+func (pl *plan) containerUid(id uint32) uint32 { return pl.containerID(pl.uidMaps, id) }
+func (pl *plan) containerGid(id uint32) uint32 { return pl.containerID(pl.gidMaps, id) }
+
+func (pl *plan) containerID(maps []IDMap, id uint32) uint32 {
+	switch pl.userns {
+	case usernsNone:
+		return id
+	case usernsJoined:
+		return 0
+	}
+	id, _ = mapFromHost(maps, id)
+	return id
+}
+
 // ownIDs is the caller's own user and group as the container sees them, "1000:1000".
 func (pl *plan) ownIDs() string {
 	uid, okUid := mapFromHost(pl.uidMaps, uint32(os.Geteuid()))

@@ -3,9 +3,9 @@
 package container
 
 import (
+	"context"
 	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -63,10 +63,15 @@ func (pl *plan) cloneRoot() error {
 		return rootError(r.Dir, err)
 	}
 	pl.Step("root", r.Dir)
-	pl.root = pl.cloneTree(cwdFD, r.Dir, true).Result()
+	if pl.root, err = pl.hostTree(r.Dir, true); err != nil {
+		return rootError(r.Dir, err)
+	}
 	ms, recursive, _ := r.Propagation.flags()
-	if r.Propagation == "" {
+	switch {
+	case r.Propagation == "" || ms == unix.MS_UNBINDABLE:
 		ms, recursive = unix.MS_PRIVATE, true
+	case ms == unix.MS_SHARED: // after the pivot
+		ms = unix.MS_SLAVE
 	}
 	pl.setAttr(pl.root, mountAttr{propagation: ms}, recursive)
 	pl.setAttr(pl.root, mountAttr{set: pl.rootAttr()}, false)
@@ -90,7 +95,7 @@ func (pl *plan) stepRoot() error {
 		if r.Dir != "" {
 			lowers = []string{r.Dir}
 		}
-		mode, err := layersMode(lowers)
+		top, err := topLayer(lowers)
 		if err != nil {
 			return err
 		}
@@ -98,9 +103,14 @@ func (pl *plan) stepRoot() error {
 		if err != nil {
 			return err
 		}
-		pl.makeDir(base, "upper", mode)
+		pl.makeDirLike(base, "upper", top)
 		pl.makeDir(base, "work", 0o755)
 		pl.Step("root", "overlay of "+strconv.Itoa(len(lowers)))
+		if pl.foreignRoot() {
+			if lowers, err = pl.idmappedLayers(base, lowers); err != nil {
+				return err
+			}
+		}
 		pl.root = pl.overlay(base, "upper", "work", lowers, pl.rootAttr())
 	}
 	pl.Step("attach root", "")
@@ -108,24 +118,50 @@ func (pl *plan) stepRoot() error {
 	return nil
 }
 
-// layersMode checks that the layers are there and returns the mode of the topmost one's root.
-func layersMode(layers []string) (mode uint32, err error) {
+// idmappedLayers attaches the layers below base so that their owners, which are ids of the container
+// on disk, are the container's ids: no file is copied or changed for a container with maps of its own.
+// It returns their names relative to base.
+func (pl *plan) idmappedLayers(base launch.Arg, layers []string) ([]string, error) {
+	userns, err := newUserNamespace(context.Background(), pl.uidMaps, pl.gidMaps)
+	if err != nil {
+		return nil, err
+	}
+	defer userns.Close()
+	names := make([]string, len(layers))
+	for i, dir := range layers {
+		f, err := idmappedTree(dir, false, userns)
+		if err != nil {
+			return nil, err
+		}
+		pl.files = append(pl.files, f)
+		names[i] = "layer" + strconv.Itoa(i)
+		pl.makeDir(base, names[i], 0o755)
+		at := pl.open(base, names[i], unix.O_PATH|unix.O_DIRECTORY, 0, ownFile).Result()
+		pl.attach(pl.File(f), at)
+		pl.close(at)
+	}
+	return names, nil
+}
+
+// topLayer checks that the layers are there and returns the status of the topmost one's root, as
+// which the merged root appears.
+func topLayer(layers []string) (st unix.Stat_t, err error) {
 	for _, dir := range layers {
-		info, err := os.Stat(dir)
-		if err == nil && !info.IsDir() {
+		err := unix.Stat(dir, &st)
+		if err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR {
 			err = unix.ENOTDIR
 		}
 		if err != nil {
-			return 0, rootError(dir, err)
+			return st, rootError(dir, err)
 		}
-		mode = uint32(info.Mode().Perm())
 	}
-	return mode, nil
+	return st, nil
 }
 
 // attachOverRoot mounts mnt on top of the host's root of our namespace. Paths still begin below it:
 // what is attached here is reached by descriptor only, until pivot_root makes it the root.
 func (pl *plan) attachOverRoot(mnt launch.Arg) {
+	pl.stacked++
 	pl.Call(unix.SYS_MOVE_MOUNT, mnt, pl.Str(""), cwdFD, pl.Str("/"), unix.MOVE_MOUNT_F_EMPTY_PATH)
 }
 
@@ -151,6 +187,22 @@ func (pl *plan) upperBase() (launch.Arg, error) {
 
 func (pl *plan) makeDir(dir launch.Arg, name string, mode uint32) {
 	pl.Call(unix.SYS_MKDIRAT, dir, pl.Str(name), launch.Arg(mode)).Ignore(unix.EEXIST)
+}
+
+// makeDirLike makes a directory with the owner and mode of one of the host's: an upper directory
+// covers those of the lower one. An owner without an id in the container is its root. A directory that
+// is there already, from an earlier container, keeps what it has.
+func (pl *plan) makeDirLike(dir launch.Arg, name string, st unix.Stat_t) {
+	made := pl.Label()
+	mode := launch.Arg(st.Mode & 0o7777)
+	pl.Call(unix.SYS_MKDIRAT, dir, pl.Str(name), mode).On(unix.EEXIST, made)
+	if uid, gid := pl.containerUid(st.Uid), pl.containerGid(st.Gid); uid|gid != 0 {
+		pl.Call(unix.SYS_FCHOWNAT, dir, pl.Str(name), launch.Arg(uid), launch.Arg(gid), unix.AT_SYMLINK_NOFOLLOW)
+	}
+	if st.Mode&unix.S_ISGID != 0 { // mkdir(2) does not set it
+		pl.Call(unix.SYS_FCHMODAT, dir, pl.Str(name), mode)
+	}
+	pl.Here(made)
 }
 
 // overlay makes an overlay of the lower directories, the lowest first, with upper and work below
@@ -198,12 +250,11 @@ func (pl *plan) legacyOverlay(base launch.Arg, upper, work string, lowers []stri
 	// mount(2) takes paths only. The lower layers are named relative to what they have in common,
 	// and the upper one through a descriptor of a known number.
 	const baseFD = 200
-	prefix := commonDir(lowers)
+	prefix := commonDir(lowers) // "" for names relative to base
 	data := make([]string, 0, 8)
 	rel := make([]string, 0, len(lowers))
 	for _, dir := range slices.Backward(lowers) {
-		name, _ := filepath.Rel(prefix, dir)
-		rel = append(rel, overlayEscape(name, `\:,`))
+		rel = append(rel, overlayEscape(strings.TrimPrefix(dir, prefix+"/"), `\:,`))
 	}
 	data = append(data, "lowerdir="+strings.Join(rel, ":"),
 		"upperdir=/proc/self/fd/"+strconv.Itoa(baseFD)+"/"+upper, "workdir=/proc/self/fd/"+strconv.Itoa(baseFD)+"/"+work)
@@ -222,7 +273,9 @@ func (pl *plan) legacyOverlay(base launch.Arg, upper, work string, lowers []stri
 	const merged = "merged"
 	pl.makeDir(base, merged, 0o755)
 	pl.Call(unix.SYS_DUP3, base, baseFD, unix.O_CLOEXEC)
-	pl.Call(unix.SYS_FCHDIR, pl.open(cwdFD, prefix, unix.O_PATH|unix.O_DIRECTORY, 0, 0).Result())
+	if prefix != "" {
+		pl.Call(unix.SYS_FCHDIR, pl.open(cwdFD, prefix, unix.O_PATH|unix.O_DIRECTORY, 0, 0).Result())
+	}
 	target := pl.Str("/proc/self/fd/" + strconv.Itoa(baseFD) + "/" + merged)
 	pl.Call(unix.SYS_MOUNT, pl.Str("overlay"), target, pl.Str("overlay"), 0, pl.Str(options))
 	pl.cloneTree(base, merged, false).StoreTo(result)
@@ -238,7 +291,7 @@ func (pl *plan) overlayOptions() []fsOption {
 		{key: "index", value: "off"}, {key: "xino", value: "off"},
 		{key: "metacopy", value: "off"}, {key: "redirect_dir", value: "nofollow"},
 	}
-	if pl.userns != usernsNone {
+	if pl.inUserNamespace() {
 		options = append(options, fsOption{key: "userxattr", flag: true})
 	}
 	return options
@@ -259,8 +312,11 @@ func overlayEscape(s, special string) string {
 	return b.String()
 }
 
-// commonDir is the deepest directory that all of them are below.
+// commonDir is the deepest directory that all of them are below; "" if they are relative.
 func commonDir(dirs []string) string {
+	if !strings.HasPrefix(dirs[0], "/") {
+		return ""
+	}
 	common := path.Dir(dirs[0])
 	for _, d := range dirs {
 		for common != "/" && !strings.HasPrefix(d, common+"/") {
@@ -279,6 +335,8 @@ func (pl *plan) stepReadonlyRoot() error {
 
 // stepPivot makes the container's root the root of the mount namespace, and drops the host's: it
 // is mounted over the new root for a moment, and taken off from there (pivot_root(2), "pivot_root(".", ".")").
+// With it lie there the other mounts that were attached over the host's root; each call takes off the
+// topmost one. If one were left, "/.." would lead to it.
 func (pl *plan) stepPivot() error {
 	if !pl.cfg.Namespaces.NewMnt {
 		return nil
@@ -286,8 +344,14 @@ func (pl *plan) stepPivot() error {
 	here := pl.Str(".")
 	pl.Call(unix.SYS_FCHDIR, pl.root)
 	pl.Call(unix.SYS_PIVOT_ROOT, here, here)
-	pl.Call(unix.SYS_UMOUNT2, here, unix.MNT_DETACH)
+	for range pl.stacked {
+		pl.Call(unix.SYS_UMOUNT2, here, unix.MNT_DETACH)
+	}
 	pl.Call(unix.SYS_CHDIR, pl.Str("/"))
+	// Nothing can be pivoted to a shared root.
+	if ms, recursive, _ := pl.cfg.Root.Propagation.flags(); ms == unix.MS_SHARED || ms == unix.MS_UNBINDABLE {
+		pl.setAttr(pl.root, mountAttr{propagation: ms}, recursive)
+	}
 	return nil
 }
 

@@ -48,7 +48,7 @@ func openRootView(r Root) (*rootView, error) {
 			return unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		})
 		if err != nil {
-			return &Error{Op: "open root", Path: path, Err: err}
+			return rootError(path, err)
 		}
 		v.layers = append(v.layers, fd)
 		return nil

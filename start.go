@@ -29,7 +29,7 @@ type started struct {
 // start starts the plan's process. When it returns, the user's program is running, or nothing is.
 func (pl *plan) start(ctx context.Context, tempDir string, fault *launch.Fault) (*started, error) {
 	child, err := pl.Start(&launch.Attr{
-		Sys:        &syscall.SysProcAttr{Cloneflags: pl.cloneFlags()},
+		Sys:        pl.sysProcAttr(),
 		Stdio:      pl.stdio,
 		Extra:      pl.proc.ExtraFiles,
 		KeepThread: pl.cfg.DieWithParent,
@@ -93,7 +93,11 @@ func (s *starting) cancel() {
 func (s *starting) setInner(pid int) error {
 	// Nobody else can wait for it, so the number is still its own.
 	fd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
+	if err != nil { // too many open files
+		if child, err := os.FindProcess(pid); err == nil {
+			child.Kill()
+			child.Wait()
+		}
 		return &Error{Op: "start", Err: os.NewSyscallError("pidfd_open", err)}
 	}
 	s.mu.Lock()
@@ -278,6 +282,8 @@ var remedies = []struct {
 	{"mount source", "mount_setattr", unix.EPERM, "in a user namespace the flags of a mount of the host's cannot be removed"},
 	{"mount", "sub", unix.EXDEV, "a symbolic link in the root leads this target into /proc or /sys"},
 	{"mount", "fsconfig", unix.EPERM, "the kernel shows this file system only where the host's is fully visible, and with a namespace of the container's own"},
+	{"root", "open_tree", unix.EACCES, aboveReachable},
+	{"mount source", "open_tree", unix.EACCES, aboveReachable},
 	{"", "", unix.EROFS, "it would have to be made in a read-only file system; make it beforehand or use CopyOnWrite"},
 	{"device", "mknodat", unix.EPERM, "making nodes needs CAP_MKNOD; with Namespaces.NewUser the host's are bound"},
 	{"oom score", "", unix.EACCES, "lowering it needs CAP_SYS_RESOURCE"},
@@ -285,6 +291,8 @@ var remedies = []struct {
 	{"bounding set", "", unix.EPERM, "dropping capabilities needs CAP_SETPCAP"},
 	{"rlimit", "", unix.EPERM, "raising a hard limit needs CAP_SYS_RESOURCE on the host"},
 }
+
+const aboveReachable = "the container's root user, as who it is on the host, must be able to enter all directories above: chmod o+x"
 
 // watch makes an end of ctx the end of the process: the stop signal, the grace, SIGKILL.
 func (l *liveProcess) watch(ctx context.Context, sig syscall.Signal, grace time.Duration) {

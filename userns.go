@@ -6,7 +6,9 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"math"
 	"os"
+	"strings"
 	"sync"
 
 	"example.com/container/internal/launch"
@@ -29,7 +31,7 @@ func defaultMaps() (uid, gid []IDMap) {
 func identityMap(file string) []IDMap {
 	f, err := os.Open(file)
 	if err != nil {
-		return []IDMap{{Size: 1<<32 - 1}}
+		return []IDMap{{Size: math.MaxInt32}}
 	}
 	defer f.Close()
 	var maps []IDMap
@@ -41,6 +43,23 @@ func identityMap(file string) []IDMap {
 	}
 	return maps
 }
+
+// nested tells whether the caller itself is in a user namespace other than the host's, where even
+// root may not make nodes and has no trusted attributes.
+var nested = sync.OnceValue(func() bool {
+	maps := identityMap("/proc/self/uid_map")
+	return len(maps) != 1 || maps[0].Size != 1<<32-1
+})
+
+// setgroupsDenied tells whether the caller's user namespace has given up setgroups(2), for itself
+// and for those below.
+var setgroupsDenied = sync.OnceValue(func() bool {
+	text, err := os.ReadFile("/proc/self/setgroups")
+	return err == nil && strings.TrimSpace(string(text)) == "deny"
+})
+
+// inUserNamespace tells whether the launcher is root in a user namespace at most.
+func (pl *plan) inUserNamespace() bool { return pl.userns != usernsNone || nested() }
 
 // mapFromHost is the container's id of a host's.
 func mapFromHost(maps []IDMap, id uint32) (uint32, bool) {
@@ -150,30 +169,58 @@ func newUserNamespace(ctx context.Context, uid, gid []IDMap) (*os.File, error) {
 	return os.Open(fmt.Sprintf("/proc/%d/ns/user", pid))
 }
 
-// idmappedTree is a copy of a bind's source on which the owners appear as m says. It is attached
-// nowhere. It needs root in the user namespace of the file system; see mount_setattr(2).
-func idmappedTree(m Mount) (*os.File, error) {
-	fail := func(err error) (*os.File, error) {
-		return nil, &Error{Op: "idmapped mount", Path: m.Source, Err: err, Remedy: "needs root, Linux 5.12, and a file system that supports it"}
-	}
-	userns, err := newUserNamespace(context.Background(), m.UidMappings, m.GidMappings)
-	if err != nil {
-		return fail(err)
-	}
-	defer userns.Close()
-	recursive := uint(0)
-	if m.Flags&Recursive != 0 {
-		recursive = unix.AT_RECURSIVE
-	}
-	fd, err := unix.OpenTree(unix.AT_FDCWD, m.Source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|recursive)
-	if err != nil {
-		return fail(os.NewSyscallError("open_tree", err))
-	}
-	tree := os.NewFile(uintptr(fd), m.Source)
-	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(userns.Fd())}
-	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|recursive, &attr); err != nil {
+// idmappedTree is a copy of a part of the host's tree on which an owner appears as the id that userns
+// maps it to. It is attached nowhere. It needs root in the user namespace of the file system; see
+// mount_setattr(2).
+func idmappedTree(source string, recursive bool, userns *os.File) (*os.File, error) {
+	tree, err := openTree(source, recursive)
+	if err == nil {
+		flags := uint(unix.AT_EMPTY_PATH)
+		if recursive {
+			flags |= unix.AT_RECURSIVE
+		}
+		attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(userns.Fd())}
+		if err = unix.MountSetattr(int(tree.Fd()), "", flags, &attr); err == nil {
+			return tree, nil
+		}
 		tree.Close()
-		return fail(os.NewSyscallError("mount_setattr", err))
+		err = os.NewSyscallError("mount_setattr", err)
 	}
-	return tree, nil
+	return nil, &Error{Op: "idmapped mount", Path: source, Err: err, Remedy: "needs root, Linux 5.12 (below an overlay 5.19), and a file system that supports it"}
+}
+
+// openTree copies a part of the host's tree in the caller's process, which needs root.
+func openTree(source string, recursive bool) (*os.File, error) {
+	deep := uint(0)
+	if recursive {
+		deep = unix.AT_RECURSIVE
+	}
+	fd, err := unix.OpenTree(unix.AT_FDCWD, source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|deep)
+	if err != nil {
+		return nil, os.NewSyscallError("open_tree", err)
+	}
+	return os.NewFile(uintptr(fd), source), nil
+}
+
+// foreignRoot tells whether the container's root is another user than the caller, who is root: then
+// the launcher may not pass through the caller's directories, and the caller copies the host's trees.
+func (pl *plan) foreignRoot() bool {
+	if os.Geteuid() != 0 || !pl.cfg.Namespaces.NewUser {
+		return false
+	}
+	uid, ok := pl.hostUid(0)
+	return !ok || uid != 0
+}
+
+// hostTree is a copy of a part of the host's tree, attached nowhere.
+func (pl *plan) hostTree(source string, recursive bool) (launch.Arg, error) {
+	if !pl.foreignRoot() {
+		return pl.cloneTree(cwdFD, source, recursive).Result(), nil
+	}
+	f, err := openTree(source, recursive)
+	if err != nil {
+		return 0, err
+	}
+	pl.files = append(pl.files, f)
+	return pl.File(f), nil
 }
