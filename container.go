@@ -3,6 +3,7 @@
 package container
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -10,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"sync"
 	"time"
 
@@ -56,6 +58,13 @@ func New(stateDir, id string, cfg Config) (*Container, error) {
 	if err != nil {
 		return fail(err)
 	}
+	if bytes.Contains(text, []byte(`\ufffd`)) { // JSON's for what is not UTF-8, if it is not the caller's own text
+		kept := Config{}
+		err := json.Unmarshal(text, &kept)
+		if kept.Logger = cfg.Logger; err != nil || !reflect.DeepEqual(kept, cfg) {
+			return fail(fieldErrorf("Config", "holds a string that is not UTF-8, which its record in JSON cannot keep"))
+		}
+	}
 	c := &Container{id: id, cfg: deepCopy(cfg), record: record{filepath.Join(stateDir, id)}}
 	if err := os.MkdirAll(stateDir, 0o700); err != nil {
 		return fail(err)
@@ -90,7 +99,9 @@ func Load(stateDir, id string) (*Container, error) {
 	if info, err := os.Lstat(c.record.dir); errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
 		return nil, &Error{Op: "load", ID: id, Err: ErrNotExist}
 	}
-	c.damage = c.record.read("config.json", &c.cfg)
+	if c.damage = c.record.read("config.json", &c.cfg); c.damage == nil {
+		c.damage = c.cfg.validate() // a file that has lost its contents must not mean a container without walls
+	}
 	if errors.Is(c.damage, fs.ErrPermission) {
 		return nil, &Error{Op: "load", ID: id, Err: c.damage}
 	}

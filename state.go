@@ -6,13 +6,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -26,46 +26,6 @@ import (
 // state.json is written beside its name and renamed; a container without one does not exist yet. It
 // is not synced: after a power failure none of the processes, mounts and namespaces that it speaks of
 // exist, and Destroy takes a record that cannot be read for one without a process.
-
-// Status says where in its life a container is. It is asked of the kernel each time.
-type Status string
-
-// The statuses of a container.
-const (
-	// StatusCreated: it is on disk, and nothing of the user's has run.
-	StatusCreated Status = "created"
-	// StatusRunning: its first process is alive.
-	StatusRunning Status = "running"
-	// StatusStopped: its first process has ended.
-	StatusStopped Status = "stopped"
-)
-
-// ContainerState is what is known about a container at one moment. Its JSON form is what state.json
-// holds; unknown fields of a newer version are ignored.
-type ContainerState struct {
-	Version int    `json:"version"`
-	ID      string `json:"id"`
-	Status  Status `json:"status"`
-
-	// Pid is the first process in the caller's PID namespace; 0 when there is none.
-	Pid int `json:"pid,omitempty"`
-
-	Created time.Time `json:"created"`
-	Started time.Time `json:"started,omitzero"`
-	Stopped time.Time `json:"stopped,omitzero"`
-
-	// ExitCode is the code, or 128 plus the signal's number, of a stopped container. It is -1 if
-	// nobody saw it end.
-	ExitCode int `json:"exitCode"`
-
-	// Annotations are those of the Config.
-	Annotations map[string]string `json:"annotations,omitempty"`
-
-	// A pid alone means any process once the number is used again. With the time it was started,
-	// in clock ticks since boot, and the boot, it means one.
-	StartTime uint64 `json:"startTime,omitempty"`
-	BootID    string `json:"bootID,omitempty"`
-}
 
 const stateVersion = 1
 
@@ -142,7 +102,11 @@ func (r record) read(name string, v any) error {
 	case !info.Mode().IsRegular() || info.Size() > maxRecord:
 		return &fs.PathError{Op: "read", Path: f.Name(), Err: fmt.Errorf("not a record: %v, %d bytes", info.Mode(), info.Size())}
 	}
-	if err := json.NewDecoder(f).Decode(v); err != nil {
+	text, err := io.ReadAll(io.LimitReader(f, maxRecord))
+	if err == nil {
+		err = json.Unmarshal(text, v)
+	}
+	if err != nil {
 		return &fs.PathError{Op: "parse", Path: f.Name(), Err: err}
 	}
 	return nil

@@ -68,11 +68,11 @@ func sameWriter(a, b io.Writer) bool {
 }
 
 func (s *streams) input(r io.Reader) error {
-	if s.passed(0, r) {
-		return nil
-	}
-	if r == nil {
+	if f, ok := r.(*os.File); r == nil || ok && f == nil {
 		return s.devNull(0, os.O_RDONLY)
+	} else if ok {
+		s.files[0] = f
+		return nil
 	}
 	pr, pw, err := os.Pipe()
 	if err != nil {
@@ -92,11 +92,11 @@ func (s *streams) input(r io.Reader) error {
 }
 
 func (s *streams) output(i int, w io.Writer) error {
-	if s.passed(i, w) {
-		return nil
-	}
-	if w == nil {
+	if f, ok := w.(*os.File); w == nil || ok && f == nil {
 		return s.devNull(i, os.O_WRONLY)
+	} else if ok {
+		s.files[i] = f
+		return nil
 	}
 	pr, pw, err := os.Pipe()
 	if err != nil {
@@ -111,16 +111,6 @@ func (s *streams) output(i int, w io.Writer) error {
 		return err
 	}})
 	return nil
-}
-
-// passed passes a file on as it is.
-func (s *streams) passed(i int, v any) bool {
-	f, ok := v.(*os.File)
-	if ok && f != nil {
-		s.files[i] = f
-		return true
-	}
-	return false
 }
 
 // devNull opens the caller's /dev/null, not the container's (CVE-2026-88265).

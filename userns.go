@@ -48,7 +48,7 @@ func identityMap(file string) []IDMap {
 // root may not make nodes and has no trusted attributes.
 var nested = sync.OnceValue(func() bool {
 	maps := identityMap("/proc/self/uid_map")
-	return len(maps) != 1 || maps[0].Size != 1<<32-1
+	return len(maps) != 1 || uint32(maps[0].Size) != 1<<32-1
 })
 
 // setgroupsDenied tells whether the caller's user namespace has given up setgroups(2), for itself

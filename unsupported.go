@@ -1,0 +1,79 @@
+//go:build !linux
+
+package container
+
+import (
+	"context"
+	"runtime"
+	"syscall"
+	"time"
+)
+
+// This file is the package where there are no containers: it compiles, descriptions can be made and
+// read, and whatever would act returns an error that wraps ErrUnsupported.
+
+func unsupported(op, id string) error {
+	return &Error{Op: op, ID: id, Err: ErrUnsupported, Remedy: runtime.GOOS + " has no containers; run the program on Linux"}
+}
+
+// A Container needs Linux.
+type Container struct{ _ struct{} }
+
+type liveProcess struct{}
+
+// New returns ErrUnsupported.
+func New(stateDir, id string, cfg Config) (*Container, error) { return nil, unsupported("new", id) }
+
+// Load returns ErrUnsupported.
+func Load(stateDir, id string) (*Container, error) { return nil, unsupported("load", id) }
+
+// ID returns nothing.
+func (c *Container) ID() string { return "" }
+
+// Config returns nothing.
+func (c *Container) Config() Config { return Config{} }
+
+// Run returns ErrUnsupported.
+func (c *Container) Run(ctx context.Context, p *Process) error { return unsupported("run", "") }
+
+// Wait returns ErrUnsupported.
+func (c *Container) Wait() error { return unsupported("wait", "") }
+
+// Signal returns ErrUnsupported.
+func (c *Container) Signal(sig syscall.Signal) error { return unsupported("signal", "") }
+
+// Stop returns ErrUnsupported.
+func (c *Container) Stop(ctx context.Context) error { return unsupported("stop", "") }
+
+// Destroy returns ErrUnsupported.
+func (c *Container) Destroy() error { return unsupported("destroy", "") }
+
+// Pid returns 0.
+func (c *Container) Pid() int { return 0 }
+
+// Status returns ErrUnsupported.
+func (c *Container) Status() (Status, error) { return "", unsupported("state", "") }
+
+// State returns ErrUnsupported.
+func (c *Container) State() (*ContainerState, error) { return nil, unsupported("state", "") }
+
+// Explain returns ErrUnsupported: the list consists of Linux's system calls.
+func Explain(cfg Config, p *Process) (string, error) { return "", unsupported("explain", "") }
+
+// ExplainOrder returns nothing.
+func ExplainOrder() string { return "" }
+
+// Pid returns 0.
+func (p *Process) Pid() int { return 0 }
+
+// Wait returns ErrUnsupported.
+func (p *Process) Wait() error { return unsupported("wait", "") }
+
+// Signal returns ErrUnsupported.
+func (p *Process) Signal(sig syscall.Signal) error { return unsupported("signal", "") }
+
+// SystemTime returns 0.
+func (p *Process) SystemTime() time.Duration { return 0 }
+
+// UserTime returns 0.
+func (p *Process) UserTime() time.Duration { return 0 }
