@@ -426,17 +426,6 @@ func TestExecutables(t *testing.T) {
 	}
 }
 
-func TestEnvironment(t *testing.T) {
-	cfg := testConfig(t)
-	out, err := runIn(t, cfg, &Process{Args: []string{"env"}, Env: []string{"A=1", "B=2", "A=3", "EMPTY="}})
-	if want := "B=2\nA=3\nEMPTY=\nPATH=" + defaultPath + "\nHOME=/root\n"; err != nil || out != want {
-		t.Errorf("%q, %v", out, err)
-	}
-	t.Setenv("CONTAINER_TEST_INHERITED", "yes")
-	wantText(t, shAs(t, cfg, &Process{InheritEnv: true, Env: []string{"HOME=/h", "PATH=/bin"}}, "echo $CONTAINER_TEST_INHERITED $HOME"), "yes /h")
-	wantText(t, sh(t, cfg, "echo ${CONTAINER_TEST_INHERITED-unset}"), "unset")
-}
-
 // A process that was started is not to be looked into by others before it has executed: it becomes
 // not dumpable before it joins anybody, and again when its user has changed.
 func TestNotDumpableBeforeExecute(t *testing.T) {
