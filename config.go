@@ -2,6 +2,7 @@ package container
 
 import (
 	"log/slog"
+	"path/filepath"
 	"syscall"
 	"time"
 )
@@ -197,13 +198,16 @@ func DefaultMounts() []Mount {
 	}
 }
 
-// DefaultMaskPaths returns the files of /proc and /sys that tell about the host, or act on it.
+// DefaultMaskPaths returns the files of /proc and /sys that tell about the host, or act on it. Among
+// them are meters of power and heat, which tell what other programs compute.
 func DefaultMaskPaths() []string {
-	return []string{
+	list := []string{
 		"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys",
 		"/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list",
 		"/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware",
 	}
+	perCPU, _ := filepath.Glob("/sys/devices/system/cpu/cpu[0-9]*/thermal_throttle")
+	return append(list, perCPU...)
 }
 
 // DefaultReadonlyPaths returns the parts of /proc through which the host could be changed.

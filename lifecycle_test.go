@@ -516,7 +516,7 @@ func TestRunWithoutRoomForItsRecord(t *testing.T) {
 	}
 	p := &Process{Args: []string{"sleep", "1000"}, Stdout: io.Discard, Stdin: strings.NewReader("x")}
 	err := lifeWait(t, func() error { return c.Run(context.Background(), p) })
-	if !errors.Is(err, unix.EISDIR) {
+	if !errors.Is(err, unix.EEXIST) {
 		t.Errorf("Run returned %v", err)
 	}
 	if err := os.RemoveAll(c.record.path(".state.json")); err != nil {

@@ -151,7 +151,7 @@ func (pl *plan) mount(m Mount, src mountSource) error {
 	switch {
 	case m.Type == "bind":
 	case m.Type == "tmpfs" && m.CopyUp:
-		mnt = pl.copyUp(m, at, set)
+		mnt = pl.copyUp(m, src.mnt, at, set)
 	case m.Type == "overlay":
 		mnt = pl.fsOpen("overlay", m.source())
 		for _, o := range fsOptions(m) {
@@ -183,12 +183,8 @@ func (pl *plan) refuseKernelTree(at launch.Arg) {
 }
 
 // copyUp is a tmpfs that begins with what is at the target: an overlay of it whose upper layer is
-// the tmpfs. Nothing is copied until it is written.
-func (pl *plan) copyUp(m Mount, at launch.Arg, attr uint64) launch.Arg {
-	base := pl.newFS("tmpfs", m.source(), unix.MOUNT_ATTR_NODEV, fsOptions(m)...)
-	pl.attachOverRoot(base)
-	pl.makeDir(base, "upper", 0o755)
-	pl.makeDir(base, "work", 0o755)
+// the tmpfs base. Nothing is copied until it is written.
+func (pl *plan) copyUp(m Mount, base, at launch.Arg, attr uint64) launch.Arg {
 	fs := pl.fsOpen("overlay", m.source())
 	pl.Call(unix.SYS_FCHDIR, at)
 	pl.fsSet(fs, fsOption{key: "lowerdir", value: "."})
@@ -231,30 +227,51 @@ func kernelPath(target string) bool {
 	return false
 }
 
+// stepScratch makes the file systems that later steps take parts of. They are attached to the host's
+// root and go with it: a mount that is dropped without having been attached costs a wait of the kernel's
+// (RCU), and overlayfs before Linux 6.15 takes no detached upper layer.
+func (pl *plan) stepScratch() error {
+	if !pl.cfg.Namespaces.NewMnt {
+		return nil
+	}
+	for i, m := range pl.cfg.Mounts {
+		if m.Type == "tmpfs" && m.CopyUp {
+			pl.Step("scratch", m.Target)
+			base := pl.newFS("tmpfs", m.source(), unix.MOUNT_ATTR_NODEV, fsOptions(m)...)
+			pl.attachOverRoot(base)
+			pl.makeDir(base, "upper", 0o755)
+			pl.makeDir(base, "work", 0o755)
+			pl.sources[i].mnt = base
+		}
+	}
+	if len(pl.cfg.MaskPaths) > 0 {
+		pl.Step("scratch", "mask")
+		pl.mask = pl.newFS("tmpfs", "mask", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC,
+			fsOption{key: "mode", value: "0755"}, fsOption{key: "nr_inodes", value: "4"}, fsOption{key: "size", value: "4k"})
+		pl.makeDir(pl.mask, "dir", 0o555)
+		pl.Call(unix.SYS_MKNODAT, pl.mask, pl.Str("file"), unix.S_IFREG|0o444, 0)
+		pl.setAttr(pl.mask, mountAttr{set: unix.MOUNT_ATTR_RDONLY}, false)
+		pl.attachOverRoot(pl.mask)
+	}
+	return nil
+}
+
 // stepMasks hides paths: under an empty read-only directory or file, whichever the path is. Both
 // are in a tmpfs of ours.
 func (pl *plan) stepMasks() error {
 	if !pl.cfg.Namespaces.NewMnt || len(pl.cfg.MaskPaths) == 0 {
 		return nil
 	}
-	mask := pl.newFS("tmpfs", "mask", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC,
-		fsOption{key: "mode", value: "0755"}, fsOption{key: "nr_inodes", value: "4"}, fsOption{key: "size", value: "4k"})
-	pl.makeDir(mask, "dir", 0o555)
-	pl.Call(unix.SYS_MKNODAT, mask, pl.Str("file"), unix.S_IFREG|0o444, 0)
-	pl.setAttr(mask, mountAttr{set: unix.MOUNT_ATTR_RDONLY}, false)
-	// A mount that is dropped without having been attached costs a wait of the kernel's (RCU). So this
-	// one goes with the host's tree, and copies are made for paths that exist only.
-	pl.attachOverRoot(mask)
 	for _, name := range pl.cfg.MaskPaths {
 		pl.Step("mask", name)
 		absent, file, attach := pl.Label(), pl.Label(), pl.Label()
 		rel := strings.TrimPrefix(name, "/")
 		at := pl.open(pl.root, rel, unix.O_PATH|unix.O_DIRECTORY, 0, inRoot).
 			On(unix.ENOENT, absent).On(unix.ENOTDIR, file).Result()
-		empty := pl.cloneTree(mask, "dir", false).Then(attach)
+		empty := pl.cloneTree(pl.mask, "dir", false).Then(attach)
 		pl.Here(file)
 		pl.open(pl.root, rel, unix.O_PATH, 0, inRoot).On(unix.ENOENT, absent).On(unix.ENOTDIR, absent).StoreTo(at)
-		pl.cloneTree(mask, "file", false).StoreTo(empty.Result())
+		pl.cloneTree(pl.mask, "file", false).StoreTo(empty.Result())
 		pl.Here(attach)
 		pl.attach(empty.Result(), at)
 		pl.Here(absent)

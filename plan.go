@@ -36,6 +36,7 @@ var startSteps = []step{
 	{"loopback", (*plan).stepLoopback, "a network namespace starts with lo down"},
 	{"sources", (*plan).stepSources, "what comes from the host is copied while its paths mean what the caller meant"},
 	{"private", (*plan).stepPrivate, "no mount that follows may travel to the host"},
+	{"scratch", (*plan).stepScratch, "before the root: what lies on top of that would be what \"..\" leads to in it"},
 	{"root", (*plan).stepRoot, "attached before the mounts: Linux before 6.15 mounts nothing on a detached tree"},
 	{"mounts", (*plan).stepMounts, "in the configuration's order, each on a descriptor of its target"},
 	{"dev", (*plan).stepDev, "always our own tmpfs, filled through its descriptor"},
@@ -85,6 +86,7 @@ type plan struct {
 	root    launch.Arg    // the container's root
 	stacked int           // how many mounts lie on the host's root
 	sources []mountSource // of cfg.Mounts
+	mask    launch.Arg    // a file system with an empty file and an empty directory
 	cwd     launch.Arg
 	entered launch.Arg // whether root could enter it
 	path    launch.Arg // the executable's path, found by the lookup

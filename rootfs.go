@@ -179,9 +179,6 @@ func (pl *plan) upperBase() (launch.Arg, error) {
 		pl.attachOverRoot(base) // overlayfs before Linux 6.15 takes no detached upper layer
 		return base, nil
 	}
-	if err := os.MkdirAll(r.Upper, 0o700); err != nil {
-		return 0, &Error{Op: "upper layer", Path: r.Upper, Err: err}
-	}
 	return pl.open(cwdFD, r.Upper, unix.O_PATH|unix.O_DIRECTORY, 0, 0).Result(), nil
 }
 

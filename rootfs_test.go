@@ -354,6 +354,7 @@ func TestNothingOfTheHostIsReachable(t *testing.T) {
 		cfg.Root.Access = access
 		cfg.Capabilities = &Capabilities{}
 		cfg.Capabilities.Bounding = AllCapabilities()
+		cfg.Mounts = append(cfg.Mounts, Mount{Type: "tmpfs", Target: "/etc", CopyUp: true})
 		cfg.Capabilities.Effective, cfg.Capabilities.Permitted = cfg.Capabilities.Bounding, cfg.Capabilities.Bounding
 		writeTree(t, cfg.Root.Dir, map[string]string{"here": ""})
 		canary := filepath.Join(t.TempDir(), "canary")

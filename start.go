@@ -28,6 +28,12 @@ type started struct {
 
 // start starts the plan's process. When it returns, the user's program is running, or nothing is.
 func (pl *plan) start(ctx context.Context, tempDir string, fault *launch.Fault) (*started, error) {
+	if upper := pl.cfg.Root.Upper; upper != "" {
+		if err := os.MkdirAll(upper, 0o700); err != nil {
+			pl.files.close()
+			return nil, &Error{Op: "upper layer", Path: upper, Err: err}
+		}
+	}
 	child, err := pl.Start(&launch.Attr{
 		Sys:        pl.sysProcAttr(),
 		Stdio:      pl.stdio,
@@ -94,7 +100,7 @@ func (s *starting) setInner(pid int) error {
 	// Nobody else can wait for it, so the number is still its own.
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil { // too many open files
-		if child, err := os.FindProcess(pid); err == nil {
+		if child, err := os.FindProcess(pid); err == nil && pid > 0 {
 			child.Kill()
 			child.Wait()
 		}
@@ -132,10 +138,10 @@ func (s *starting) converse(ctx context.Context) error {
 			if s.needsHelpers() {
 				keptUserNamespaces.keep(pid, s.uidMaps, s.gidMaps)
 			}
-			if err := s.child.Go(); err != nil {
-				return &Error{Op: "start", Err: err}
-			}
 			s.waiting = false
+			if err := s.child.Go(); err != nil && !errors.Is(err, unix.EPIPE) {
+				return &Error{Op: "start", Err: err}
+			} // with EPIPE it is gone, and why is the next message
 		case tagPid:
 			if err := s.setInner(int(msg.Value)); err != nil {
 				return err
@@ -281,6 +287,7 @@ var remedies = []struct {
 	{"mount source", "open_tree", unix.EINVAL, "in a user namespace a bind must bring the mounts below its source: set Recursive"},
 	{"mount source", "mount_setattr", unix.EPERM, "in a user namespace the flags of a mount of the host's cannot be removed"},
 	{"mount", "sub", unix.EXDEV, "a symbolic link in the root leads this target into /proc or /sys"},
+	{"mount", "move_mount", unix.EINVAL, "a directory is mounted on a directory, a file on a file"},
 	{"mount", "fsconfig", unix.EPERM, "the kernel shows this file system only where the host's is fully visible, and with a namespace of the container's own"},
 	{"root", "open_tree", unix.EACCES, aboveReachable},
 	{"mount source", "open_tree", unix.EACCES, aboveReachable},

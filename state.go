@@ -67,17 +67,22 @@ func (r record) write(name string, v any) error {
 	if err != nil {
 		return err
 	}
-	temp := r.path("." + name)
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
+	temp, path := r.path("."+name), r.path(name)
+	_ = os.Remove(temp) // of a process that was killed here
+	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(text)
-	if err := errors.Join(err, f.Close()); err != nil {
-		os.Remove(temp)
-		return err
+	if err = errors.Join(err, f.Close()); err == nil {
+		// ext4 writes a file out to disk that is renamed over another, and waits. We need no such
+		// promise, and exchanging the two is as atomic.
+		err = unix.Renameat2(unix.AT_FDCWD, temp, unix.AT_FDCWD, path, unix.RENAME_EXCHANGE)
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL) { // the first time, or not on this file system
+			return os.Rename(temp, path)
+		}
 	}
-	return os.Rename(temp, r.path(name))
+	return errors.Join(err, os.Remove(temp))
 }
 
 // maxRecord bounds what is read back.

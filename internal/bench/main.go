@@ -68,6 +68,13 @@ type contender struct {
 }
 
 func main() {
+	if len(os.Args) == 4 && os.Args[1] == pullFlag {
+		if err := pullOnly(os.Args[2], os.Args[3]); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	rounds := flag.Int("n", 50, "`rounds` to time, after one to warm up")
 	only := flag.String("only", "", "time only the `row` of this name")
 	flag.Parse()

@@ -281,9 +281,12 @@ func (img image) writeTo(f *os.File) error {
 func (c *Child) Next() (Message, error) {
 	var buf [messageSize + 1]byte // a longer message must not pass for one of ours
 	n, err := c.socket.Read(buf[:])
+	if errors.Is(err, unix.ECONNRESET) {
+		n, err = c.socket.Read(buf[:]) // it died with a Go of ours unread; its report comes after that
+	}
 	switch {
 	case errors.Is(err, unix.ECONNRESET):
-		return Message{}, io.EOF // it died with a Go of ours unread
+		return Message{}, io.EOF
 	case err != nil:
 		return Message{}, err
 	case n != messageSize:
