@@ -48,6 +48,7 @@ var rules = []rule{
 			{"stdio.go", "returns exec.ErrWaitDelay, and starts nothing"},
 			{"internal/testenv/", "for tests: probes what the host can do"},
 			{"internal/leak/", "for tests: asks nft for its tables"},
+			{"examples/internal/clitest/", "for tests: runs the examples"},
 			{"internal/bench/", "a program: times the programs of others"},
 		},
 		faults: 4,
@@ -60,6 +61,7 @@ var rules = []rule{
 		check: checkProcessState,
 		allow: []allowance{
 			{"internal/leak/", "for TestMain: a TMPDIR of the tests' own, no garbage collection"},
+			{"examples/internal/clitest/", "for TestMain: ends the test or the program"},
 			{"capability_linux.go", "asks prctl for the last capability, changes nothing"},
 			{"internal/bench/", "a program: a thread of its own that sees cgroup v2 only"},
 		},

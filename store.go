@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -124,6 +125,12 @@ func (s *Store) Close() error {
 
 // Dir is the directory of the store.
 func (s *Store) Dir() string { return s.dir }
+
+// IDMappings returns the Config.UidMappings and Config.GidMappings of a container that runs an image
+// of this store, so that files have their owners in it. Both are empty where the default maps do.
+func (s *Store) IDMappings() (uid, gid []IDMap) {
+	return slices.Clone(s.config.UIDMap), slices.Clone(s.config.GIDMap)
+}
 
 func defaultStoreDir() (string, error) {
 	if os.Geteuid() == 0 && !inUserNamespace() {

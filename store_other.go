@@ -18,6 +18,9 @@ func (s *Store) Close() error { return nil }
 // Dir is the directory of the store.
 func (s *Store) Dir() string { return "" }
 
+// IDMappings returns nothing.
+func (s *Store) IDMappings() (uid, gid []IDMap) { return nil, nil }
+
 // Pull returns ErrUnsupported.
 func (s *Store) Pull(ctx context.Context, ref string, opt *PullOptions) (*Image, error) {
 	return nil, &Error{Op: "pull", Path: ref, Err: ErrUnsupported}
