@@ -139,13 +139,20 @@ func (pl *plan) hostID(maps []IDMap, id uint32) (uint32, bool) {
 
 // containerUid and containerGid are the container's ids of the host's; of those that it does not have,
 // and of all where only the kernel knows, 0.
-func (pl *plan) containerUid(id uint32) uint32 { return pl.containerID(pl.uidMaps, id) }
-func (pl *plan) containerGid(id uint32) uint32 { return pl.containerID(pl.gidMaps, id) }
+func (pl *plan) containerUid(id uint32) uint32 {
+	own, _ := ownMaps()
+	return pl.containerID(own, pl.uidMaps, id)
+}
 
-func (pl *plan) containerID(maps []IDMap, id uint32) uint32 {
+func (pl *plan) containerGid(id uint32) uint32 {
+	_, own := ownMaps()
+	return pl.containerID(own, pl.gidMaps, id)
+}
+
+func (pl *plan) containerID(own, maps []IDMap, id uint32) uint32 {
 	switch pl.userns {
 	case usernsNone:
-		return id
+		maps = own
 	case usernsJoined:
 		return 0
 	}

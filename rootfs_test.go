@@ -517,3 +517,51 @@ func mount(t testing.TB, source, target, fsType string, flags uintptr) {
 		t.Cleanup(func() { unix.Unmount(target, unix.MNT_DETACH) })
 	}
 }
+
+// On most hosts "/" is shared: nothing that is mounted for a container may travel there.
+func TestNothingTravelsToASharedHost(t *testing.T) {
+	testenv.Need(t, testenv.Overlay)
+	inMountNamespace(t, func(t *testing.T) {
+		if err := unix.Mount("", "/", "", unix.MS_SHARED|unix.MS_REC, ""); err != nil {
+			t.Fatal(err)
+		}
+		hostMounts := func() string {
+			text, err := os.ReadFile("/proc/self/mountinfo")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return string(text)
+		}
+		base := with(testConfig(t), Mount{Type: "tmpfs", Target: "/tmp", CopyUp: true}, Mount{Type: "bind", Source: t.TempDir(), Target: "/opt", Propagation: RSlave})
+		layers := base.Root.Dir
+		for _, root := range []Root{base.Root, HostRoot, {Dir: layers, Access: CopyOnWrite}, {Layers: []string{layers}, Access: ReadOnly}} {
+			for _, newUser := range []bool{true, false} {
+				cfg := base
+				cfg.Root, cfg.Namespaces.NewUser = root, newUser
+				before := hostMounts()
+				stdin, goOn := pipe(t)
+				ready, stdout := pipe(t)
+				c, err := New(t.TempDir(), "test", cfg)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Destroy()
+				if err := c.Run(t.Context(), &Process{Args: []string{"sh", "-c", "echo ready; read x"}, Stdin: stdin, Stdout: stdout}); err != nil {
+					t.Fatal(err)
+				}
+				stdout.Close()
+				readLine(t, ready)
+				if during := hostMounts(); during != before {
+					t.Errorf("%v, user namespace %v: while the container runs the host has\n%s\nand before it had\n%s", root, newUser, during, before)
+				}
+				goOn.WriteString("go\n")
+				if err := c.Wait(); err != nil {
+					t.Error(err)
+				}
+				if after := hostMounts(); after != before {
+					t.Errorf("%v, user namespace %v: afterwards the host has\n%s\nand before it had\n%s", root, newUser, after, before)
+				}
+			}
+		}
+	})
+}

@@ -24,7 +24,7 @@ func defaultMaps() (uid, gid []IDMap) {
 	if os.Geteuid() != 0 {
 		return selfMap()
 	}
-	return identityMap("/proc/self/uid_map"), identityMap("/proc/self/gid_map")
+	return ownMaps()
 }
 
 // identityMap maps to themselves the ids that exist in the caller's own user namespace.
@@ -44,10 +44,15 @@ func identityMap(file string) []IDMap {
 	return maps
 }
 
+// ownMaps are the ids of the caller's own user namespace, each mapped to itself.
+var ownMaps = sync.OnceValues(func() (uid, gid []IDMap) {
+	return identityMap("/proc/self/uid_map"), identityMap("/proc/self/gid_map")
+})
+
 // nested tells whether the caller itself is in a user namespace other than the host's, where even
 // root may not make nodes and has no trusted attributes.
 var nested = sync.OnceValue(func() bool {
-	maps := identityMap("/proc/self/uid_map")
+	maps, _ := ownMaps()
 	return len(maps) != 1 || uint32(maps[0].Size) != 1<<32-1
 })
 
