@@ -63,7 +63,7 @@ func FuzzProgram(f *testing.F) {
 		first := p.Len() - len(ops)
 		p.Call(unix.SYS_WRITE, 1, addr, modelData)
 		p.Exit(0)
-		_, failure, _ := run(t, p, &Attr{Stdio: [3]*os.File{nil, w, nil}})
+		_, _, failure := run(t, p, &Attr{Stdio: [3]*os.File{nil, w, nil}})
 		w.Close()
 		got, _ := io.ReadAll(r)
 

@@ -18,7 +18,7 @@ import (
 )
 
 // run starts p and returns its messages, its failure if it reported one, and its end.
-func run(t *testing.T, p *Program, attr *Attr) ([]Message, error, *os.ProcessState) {
+func run(t *testing.T, p *Program, attr *Attr) ([]Message, *os.ProcessState, error) {
 	t.Helper()
 	c, err := p.Start(attr)
 	if err != nil {
@@ -42,12 +42,12 @@ func run(t *testing.T, p *Program, attr *Attr) ([]Message, error, *os.ProcessSta
 	if err != nil {
 		t.Fatal(err)
 	}
-	return msgs, failure, state
+	return msgs, state, failure
 }
 
 func wantExit(t *testing.T, p *Program, code int) {
 	t.Helper()
-	if _, err, s := run(t, p, &Attr{}); err != nil || s.ExitCode() != code {
+	if _, s, err := run(t, p, &Attr{}); err != nil || s.ExitCode() != code {
 		t.Fatalf("exit code %d, error %v; want %d\n%s", s.ExitCode(), err, code, p)
 	}
 }
@@ -67,7 +67,7 @@ func TestWriteReachesStdout(t *testing.T) {
 	p := New(0)
 	p.Call(unix.SYS_WRITE, 1, p.Str("hello"), 5)
 	p.Exit(0)
-	_, failure, _ := run(t, p, &Attr{Stdio: [3]*os.File{nil, w, nil}})
+	_, _, failure := run(t, p, &Attr{Stdio: [3]*os.File{nil, w, nil}})
 	w.Close()
 	got, _ := io.ReadAll(r)
 	if failure != nil || string(got) != "hello" {
@@ -185,7 +185,7 @@ func TestFailureIsReported(t *testing.T) {
 	p.Step("mount", "/proc")
 	p.Call(unix.SYS_OPENAT, unix.AT_FDCWD, p.Str("/does/not/exist"), unix.O_RDONLY)
 	p.Exit(0)
-	_, err, s := run(t, p, &Attr{})
+	_, s, err := run(t, p, &Attr{})
 	var e *Error
 	if !errors.As(err, &e) || !errors.Is(err, unix.ENOENT) || e.Step != (Step{"mount", "/proc"}) || e.Syscall != "openat" || e.Op != opFirst+2 {
 		t.Errorf("error %#v", err)
@@ -202,7 +202,7 @@ func TestFail(t *testing.T) {
 	p := New(0)
 	p.Step("verify", "x")
 	p.Fail(unix.EXDEV)
-	if _, err, _ := run(t, p, &Attr{}); !errors.Is(err, unix.EXDEV) {
+	if _, _, err := run(t, p, &Attr{}); !errors.Is(err, unix.EXDEV) {
 		t.Errorf("error %v", err)
 	}
 }
@@ -274,7 +274,7 @@ func TestExecve(t *testing.T) {
 	defer r.Close()
 	p := New(0)
 	p.Call(unix.SYS_EXECVE, p.Str("/bin/sh"), p.Strs([]string{"sh", "-c", `echo "$A $1"; exit 3`, "0", "arg"}), p.Strs([]string{"A=b"}))
-	_, failure, s := run(t, p, &Attr{Stdio: [3]*os.File{nil, w, nil}})
+	_, s, failure := run(t, p, &Attr{Stdio: [3]*os.File{nil, w, nil}})
 	w.Close()
 	got, _ := io.ReadAll(r)
 	if failure != nil || string(got) != "b arg\n" || s.ExitCode() != 3 {
@@ -299,7 +299,7 @@ func TestNothingElseIsOpenAfterExecve(t *testing.T) {
 	p.File(null)
 	p.File(null)
 	p.Call(unix.SYS_EXECVE, p.Str("/bin/sh"), p.Strs([]string{"sh", "-c", `ls /proc/$$/fd`}), p.Strs([]string{"PATH=/bin:/usr/bin"}))
-	_, failure, _ := run(t, p, &Attr{Stdio: [3]*os.File{null, w, w}, Extra: []*os.File{nil, null}})
+	_, _, failure := run(t, p, &Attr{Stdio: [3]*os.File{null, w, w}, Extra: []*os.File{nil, null}})
 	w.Close()
 	got, _ := io.ReadAll(r)
 	if want := "0\n1\n2\n4\n"; failure != nil || string(got) != want {
@@ -339,7 +339,7 @@ func TestFaults(t *testing.T) {
 	n := build().Len()
 	for op := opFirst; op < n; op++ {
 		p := build()
-		_, err, s := run(t, p, &Attr{Fault: &Fault{Op: op, Errno: unix.EDQUOT}})
+		_, s, err := run(t, p, &Attr{Fault: &Fault{Op: op, Errno: unix.EDQUOT}})
 		var e *Error
 		if !errors.As(err, &e) || e.Op != op || e.Errno != unix.EDQUOT || s.ExitCode() != ExitFailed {
 			t.Errorf("call %d: %v, %v", op, err, s)
@@ -360,7 +360,7 @@ func TestDeathWithoutReport(t *testing.T) {
 	p := New(0)
 	p.Call(unix.SYS_KILL, p.Call(unix.SYS_GETPID).Result(), Arg(unix.SIGKILL))
 	p.Exit(0)
-	msgs, err, s := run(t, p, &Attr{})
+	msgs, s, err := run(t, p, &Attr{})
 	if len(msgs) != 0 || err != nil || s.Sys().(syscall.WaitStatus).Signal() != unix.SIGKILL {
 		t.Error(msgs, err, s)
 	}
@@ -417,7 +417,7 @@ func TestWhereMemoryFilesMustNotBeExecuted(t *testing.T) {
 		t.Errorf("without a directory: %v", err)
 	}
 	dir := t.TempDir()
-	if _, err, s := run(t, p, &Attr{TempDir: dir}); err != nil || s.ExitCode() != 61 {
+	if _, s, err := run(t, p, &Attr{TempDir: dir}); err != nil || s.ExitCode() != 61 {
 		t.Errorf("exit code %d, %v", s.ExitCode(), err)
 	}
 	if list, _ := os.ReadDir(dir); len(list) != 0 {
@@ -478,7 +478,7 @@ func TestWrongNumberOfExtraFiles(t *testing.T) {
 
 func TestStringsAreShared(t *testing.T) {
 	p := New(0)
-	if p.Str("x") != p.Str("x") || p.Str("x") == p.Str("y") {
+	if x := p.Str("x"); x != p.Str("x") || x == p.Str("y") {
 		t.Error("strings are not interned")
 	}
 }
@@ -489,7 +489,7 @@ func TestNewUserNamespaceJoin(t *testing.T) {
 	p.Call(unix.SYS_SETHOSTNAME, p.Str("inside"), 6)
 	p.Exit(0)
 	p.placeExits()
-	if _, err, s := run(t, p, &Attr{}); err != nil || s.ExitCode() != 0 {
+	if _, s, err := run(t, p, &Attr{}); err != nil || s.ExitCode() != 0 {
 		if s.ExitCode() == 70 {
 			t.Skip("no user namespaces")
 		}

@@ -221,7 +221,7 @@ func TestWaitEndsWithTheParentThatDoesNotListen(t *testing.T) {
 func TestProgramWithoutEnd(t *testing.T) {
 	p := New(0)
 	p.Sub(1, 1)
-	_, err, s := run(t, p, &Attr{})
+	_, s, err := run(t, p, &Attr{})
 	if err == nil || !strings.Contains(err.Error(), "after its last call") || s.ExitCode() != ExitFailed {
 		t.Error(err, s)
 	}
@@ -263,7 +263,7 @@ func TestForgedMessages(t *testing.T) {
 		p := New(0)
 		p.Call(unix.SYS_WRITE, p.SocketFD(), p.Zero(4096), n)
 		p.Exit(0)
-		if _, err, _ := run(t, p, &Attr{}); err == nil || !strings.Contains(err.Error(), "message of") {
+		if _, _, err := run(t, p, &Attr{}); err == nil || !strings.Contains(err.Error(), "message of") {
 			t.Errorf("message of %d bytes: %v", n, err)
 		}
 	}
