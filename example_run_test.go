@@ -1,0 +1,94 @@
+//go:build linux
+
+package container_test
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io"
+	"os"
+	"strings"
+	"testing"
+
+	"example.com/container/internal/testenv"
+)
+
+// TestExamples runs the examples that start containers, and compares what they print with the
+// comment at their end.
+func TestExamples(t *testing.T) {
+	testenv.Need(t, testenv.UserNS, testenv.Overlay)
+	wants := exampleComments(t)
+	for name, example := range map[string]func(){
+		"ExampleContainer":              ExampleContainer,
+		"ExampleContainer_Run_notFound": ExampleContainer_Run_notFound,
+		"ExampleContainer_Stop":         ExampleContainer_Stop,
+		"ExampleContainer_Signal":       ExampleContainer_Signal,
+		"ExampleContainerState":         ExampleContainerState,
+		"ExampleLoad":                   ExampleLoad,
+		"ExampleExitError":              ExampleExitError,
+		"ExampleProcess":                ExampleProcess,
+		"ExampleProcess_StdinPipe":      ExampleProcess_StdinPipe,
+		"ExampleProcess_StdoutPipe":     ExampleProcess_StdoutPipe,
+		"ExampleMount":                  ExampleMount,
+		"ExampleExplain":                ExampleExplain,
+	} {
+		t.Run(name, func(t *testing.T) {
+			if wants[name] == "" {
+				t.Fatal("the example does not say what it prints")
+			}
+			if got := printed(t, example); got != wants[name] {
+				t.Errorf("printed:\n%s\nwant:\n%s", got, wants[name])
+			}
+		})
+	}
+}
+
+// exampleComments returns the last comment in each example.
+func exampleComments(t *testing.T) map[string]string {
+	t.Helper()
+	const name = "example_test.go"
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Skip("needs the source: run the test in the directory of the package")
+	}
+	file, err := parser.ParseFile(token.NewFileSet(), name, text, parser.ParseComments)
+	if err != nil {
+		t.Fatal(err)
+	}
+	comments := map[string]string{}
+	for _, d := range file.Decls {
+		f, ok := d.(*ast.FuncDecl)
+		if !ok {
+			continue
+		}
+		for _, c := range file.Comments {
+			if c.Pos() > f.Body.Pos() && c.End() < f.Body.End() {
+				comments[f.Name.Name] = c.Text()
+			}
+		}
+	}
+	return comments
+}
+
+// printed returns what f prints to the standard output.
+func printed(t *testing.T, f func()) string {
+	t.Helper()
+	out, err := os.CreateTemp(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	stdout := os.Stdout
+	os.Stdout = out
+	defer func() { os.Stdout = stdout }()
+	f()
+	if _, err := out.Seek(0, io.SeekStart); err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimLeft(string(text), "\n")
+}
