@@ -23,6 +23,7 @@ type stdioFiles [3]*os.File
 // streams are the standard streams of one process.
 type streams struct {
 	files  stdioFiles // the process's ends
+	null   *os.File   // of files, where nothing was asked for
 	ours   closers    // of files, those to close once the process has them
 	parent closers    // our ends of the pipes
 	pipes  closers    // what StdinPipe, StdoutPipe and StderrPipe have returned
@@ -69,7 +70,7 @@ func sameWriter(a, b io.Writer) bool {
 
 func (s *streams) input(r io.Reader) error {
 	if f, ok := r.(*os.File); r == nil || ok && f == nil {
-		return s.devNull(0, os.O_RDONLY)
+		return s.devNull(0)
 	} else if ok {
 		s.files[0] = f
 		return nil
@@ -93,7 +94,7 @@ func (s *streams) input(r io.Reader) error {
 
 func (s *streams) output(i int, w io.Writer) error {
 	if f, ok := w.(*os.File); w == nil || ok && f == nil {
-		return s.devNull(i, os.O_WRONLY)
+		return s.devNull(i)
 	} else if ok {
 		s.files[i] = f
 		return nil
@@ -113,14 +114,17 @@ func (s *streams) output(i int, w io.Writer) error {
 	return nil
 }
 
-// devNull opens the caller's /dev/null, not the container's (CVE-2026-88265).
-func (s *streams) devNull(i, flag int) error {
-	f, err := os.OpenFile(os.DevNull, flag, 0)
-	if err != nil {
-		return err
+// devNull opens the caller's /dev/null, not the container's (CVE-2026-88265), once for all streams.
+func (s *streams) devNull(i int) error {
+	if s.null == nil {
+		f, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		s.null = f
+		s.ours = append(s.ours, f)
 	}
-	s.files[i] = f
-	s.ours = append(s.ours, f)
+	s.files[i] = s.null
 	return nil
 }
 
