@@ -22,8 +22,8 @@ type Config struct {
 	Namespaces Namespaces
 
 	// UidMappings and GidMappings map ids of a new user namespace to ids of the host. With
-	// NewUser set and both empty: an ordinary user's own ids become 0, and root keeps all ids as they are. See [KeepID] and [SubordinateIDs]
-	// for the other usual ones. Without NewUser they must be empty.
+	// NewUser set and both empty: an ordinary user's own ids become 0, and root keeps all ids as they
+	// are. See [KeepID] and [SubordinateIDs] for the other usual ones. Without NewUser they must be empty.
 	UidMappings []IDMap
 	GidMappings []IDMap
 
