@@ -22,8 +22,8 @@ type Config struct {
 	Namespaces Namespaces
 
 	// UidMappings and GidMappings map ids of a new user namespace to ids of the host. With
-	// NewUser set and both empty: the caller's own ids become 0. See [KeepID] and [SubordinateIDs]
-	// for the other usual ones. Without NewUser they must be empty.
+	// NewUser set and both empty: an ordinary user's own ids become 0, and root keeps all ids as they
+	// are. See [KeepID] and [SubordinateIDs] for the other usual ones. Without NewUser they must be empty.
 	UidMappings []IDMap
 	GidMappings []IDMap
 
@@ -216,8 +216,8 @@ func DefaultReadonlyPaths() []string {
 }
 
 // DefaultConfig returns a Config that isolates: every kind of namespace but time is new, the
-// caller's ids become 0 inside (as root too: pass explicit maps, or clear NewUser, for anything
-// else), default mounts, masks and devices, few capabilities, no new privileges. Root is left
+// caller's ids become 0 inside (root keeps all ids as they are, with its capabilities inside only:
+// pass explicit maps, or clear NewUser, for anything else), default mounts, masks and devices, few capabilities, no new privileges. Root is left
 // for the caller to set.
 func DefaultConfig() Config {
 	return Config{

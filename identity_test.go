@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// rangeConfig is a configuration with more than one id: as root without a user namespace of its own, else
-// with subordinate ids.
+// rangeConfig is a configuration with more than one id: root has all of them, others their subordinate
+// ones.
 func rangeConfig(t testing.TB) Config {
 	t.Helper()
 	cfg := testConfig(t)
