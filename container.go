@@ -160,14 +160,15 @@ func (c *Container) Run(ctx context.Context, p *Process) error {
 	if err != nil {
 		return fail(err)
 	}
-	pl, err := newPlan(&c.cfg, p, streams.files)
+	intent, err := c.record.beginStart()
 	if err != nil {
 		streams.abandon()
 		return fail(err)
 	}
-	s, err := pl.start(ctx, c.record.dir, c.fault)
+	s, err := c.start(ctx, p, streams, intent)
 	if err != nil {
 		streams.abandon()
+		c.record.endStart()
 		return fail(err)
 	}
 	state.Status, state.Started = StatusRunning, time.Now()
@@ -175,12 +176,22 @@ func (c *Container) Run(ctx context.Context, p *Process) error {
 	if err := c.record.write("state.json", state); err != nil { // a process without a record is worse than none
 		s.discard()
 		streams.abandon()
+		c.record.endStart()
 		return fail(err)
 	}
 	streams.start()
 	p.live, c.proc = s.liveProcess, p
 	go c.attend(ctx, p, s, streams, state)
 	return nil
+}
+
+// start plans and starts. The intent is closed in any case.
+func (c *Container) start(ctx context.Context, p *Process, streams *streams, intent *os.File) (*started, error) {
+	pl, err := newPlan(&c.cfg, p, streams.files, intent)
+	if err != nil {
+		return nil, err
+	}
+	return pl.start(ctx, c.record.dir, c.fault)
 }
 
 // attend stays with a running process: it waits for its end and records it.

@@ -78,7 +78,14 @@ func injectFaults(t *testing.T, cfg Config) {
 		}
 		return p
 	}
-	pl, err := newPlan(&cfg, process(), stdioFiles{})
+	plan := func() (*plan, error) {
+		intent, err := os.CreateTemp(t.TempDir(), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return newPlan(&cfg, process(), stdioFiles{}, intent)
+	}
+	pl, err := plan()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +123,7 @@ func injectFaults(t *testing.T, cfg Config) {
 		case errors.Is(err, launch.ErrDied) && strings.Contains(list[op], "exit_group"): // it did not end as it should
 		case strings.Contains(list[op], " else ") && errors.As(err, &e) && e.Op == step.Name: // the program has its own opinion
 		default:
-			if again, err := newPlan(&cfg, process(), stdioFiles{}); err == nil && again.String() != pl.String() {
+			if again, err := plan(); err == nil && again.String() != pl.String() {
 				t.Skip("needs a quiet host: its directories have changed during the test")
 			}
 			t.Errorf("call %d, step %v, %s: %v", op, step, list[op], err)

@@ -755,3 +755,48 @@ func TestRootOfAnyName(t *testing.T) {
 		c.Destroy()
 	}
 }
+
+// A caller that is killed between the start of a process and its record: the process has written
+// itself which one it is, so that it is found, and killed by Destroy.
+func TestInterruptedStart(t *testing.T) {
+	leak.Check(t)
+	for _, userns := range []bool{true, false} {
+		if !userns && os.Geteuid() != 0 {
+			continue
+		}
+		cfg, _ := lifeConfig(t)
+		cfg.Namespaces.NewUser = userns
+		c := lifeNew(t, cfg)
+		p := &Process{Args: []string{"sleep", "1000"}}
+		if err := c.Run(context.Background(), p); err != nil {
+			t.Fatal(err)
+		}
+		// What is on disk when the caller dies before it writes state.json.
+		state, err := c.State()
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := &ContainerState{Version: stateVersion, ID: c.ID(), Status: StatusCreated, Created: state.Created}
+		if err := c.record.write("state.json", before); err != nil {
+			t.Fatal(err)
+		}
+		other, err := Load(filepath.Dir(c.record.dir), c.ID())
+		if err != nil {
+			t.Fatal(err)
+		}
+		found, err := other.State()
+		if err != nil || found.Status != StatusRunning || found.Pid != p.Pid() || found.StartTime != state.StartTime || found.BootID != state.BootID {
+			t.Errorf("found %+v, %v; the process is %d", found, err, p.Pid())
+		}
+		if err := other.Run(context.Background(), &Process{Args: []string{"true"}}); !errors.Is(err, ErrRunning) {
+			t.Errorf("a second Run: %v", err)
+		}
+		if err := other.Destroy(); err != nil {
+			t.Error(err)
+		}
+		var exit *ExitError
+		if err := p.Wait(); !errors.As(err, &exit) || exit.Signal != unix.SIGKILL {
+			t.Errorf("the process ended with %v", err)
+		}
+	}
+}

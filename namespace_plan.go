@@ -179,6 +179,26 @@ func (pl *plan) stepClocks() error {
 	return nil
 }
 
+// stepRecord copies what the kernel says about the process into the container's record. Number and
+// time are those of the caller's procfs, whatever namespaces the process is in.
+func (pl *plan) stepRecord() error {
+	if pl.intent == nil {
+		return nil
+	}
+	proc, err := os.Open("/proc")
+	if err != nil {
+		return &Error{Op: "record", Path: "/proc", Err: err}
+	}
+	pl.files = append(pl.files, proc)
+	const enough = 1024
+	buf := pl.Zero(enough)
+	stat := pl.open(pl.File(proc), "self/stat", unix.O_RDONLY, 0, 0).Result()
+	n := pl.Call(unix.SYS_READ, stat, buf, enough).Result()
+	pl.Call(unix.SYS_WRITE, pl.File(pl.intent), buf, n)
+	pl.close(stat)
+	return nil
+}
+
 func (pl *plan) stepParentDeath() error {
 	if pl.cfg.DieWithParent {
 		pl.dieWithParent()

@@ -30,6 +30,7 @@ var startSteps = []step{
 	{"clocks", (*plan).stepClocks, "offsets can be set while nobody is in the time namespace"},
 	{"namespaces", (*plan).stepNamespaces, "the new ones, owned by the user namespace"},
 	{"process 1", (*plan).stepFork, "only a child is in a new PID or time namespace"},
+	{"record", (*plan).stepRecord, "as soon as it is the process that stays: from here on a caller who dies leaves its number"},
 	{"parent death", (*plan).stepParentDeath, "the signal is lost in fork, so after it"},
 	{"session", (*plan).stepSession, "a new session has no controlling terminal to push input into (CVE-2017-5226)"},
 	{"keyring", (*plan).stepKeyring, "the caller's session keyring must not be searchable from inside"},
@@ -79,7 +80,8 @@ type plan struct {
 	env        []string
 	caps       capSets
 	stdio      stdioFiles
-	files      closers // opened for the launcher; ours to close after the start
+	intent     *os.File // where the launcher writes which process it is; nil for a plan that is not started
+	files      closers  // opened for the launcher; ours to close after the start
 
 	// Descriptors in the launcher, set by one step for a later one.
 	clocks  launch.Arg    // the file of the time namespace's offsets
@@ -101,9 +103,12 @@ func (c closers) close() {
 	}
 }
 
-// newPlan resolves what the steps need and compiles them.
-func newPlan(cfg *Config, proc *Process, stdio stdioFiles) (*plan, error) {
-	pl := &plan{cfg: cfg, proc: proc, log: cfg.logger(), stdio: stdio}
+// newPlan resolves what the steps need and compiles them. It takes ownership of intent.
+func newPlan(cfg *Config, proc *Process, stdio stdioFiles, intent *os.File) (*plan, error) {
+	pl := &plan{cfg: cfg, proc: proc, log: cfg.logger(), stdio: stdio, intent: intent}
+	if intent != nil {
+		pl.files = append(pl.files, intent)
+	}
 	if err := pl.resolve(); err != nil {
 		pl.files.close()
 		return nil, err
@@ -137,7 +142,7 @@ func Explain(cfg Config, p *Process) (string, error) {
 	if err := p.validate(); err != nil {
 		return "", err
 	}
-	pl, err := newPlan(&cfg, p, stdioFiles{})
+	pl, err := newPlan(&cfg, p, stdioFiles{}, nil)
 	if err != nil {
 		return "", err
 	}

@@ -22,6 +22,10 @@ import (
 //	<stateDir>/<id>/          0700; flock on it while something changes, which the kernel drops at death
 //	    config.json           the configuration, written once
 //	    state.json            what is there to be cleaned up, and how the process ended
+//	    start                 which process is being started, written by that process itself
+//
+// A caller may be killed between the start and its record. The file start then tells, once the
+// kernel's line about the process is in it, that there is or was one.
 //
 // state.json is written beside its name and renamed; a container without one does not exist yet. It
 // is not synced: after a power failure none of the processes, mounts and namespaces that it speaks of
@@ -90,26 +94,29 @@ const maxRecord = 16 << 20
 
 // read reads a file of the record; a link, a device or an endless file is an error.
 func (r record) read(name string, v any) error {
+	text, err := r.text(name)
+	if err == nil {
+		if err = json.Unmarshal(text, v); err != nil {
+			err = &fs.PathError{Op: "parse", Path: r.path(name), Err: err}
+		}
+	}
+	return err
+}
+
+func (r record) text(name string) ([]byte, error) {
 	f, err := os.OpenFile(r.path(name), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	switch {
 	case err != nil:
-		return err
+		return nil, err
 	case !info.Mode().IsRegular() || info.Size() > maxRecord:
-		return &fs.PathError{Op: "read", Path: f.Name(), Err: fmt.Errorf("not a record: %v, %d bytes", info.Mode(), info.Size())}
+		return nil, &fs.PathError{Op: "read", Path: f.Name(), Err: fmt.Errorf("not a record: %v, %d bytes", info.Mode(), info.Size())}
 	}
-	text, err := io.ReadAll(io.LimitReader(f, maxRecord))
-	if err == nil {
-		err = json.Unmarshal(text, v)
-	}
-	if err != nil {
-		return &fs.PathError{Op: "parse", Path: f.Name(), Err: err}
-	}
-	return nil
+	return io.ReadAll(io.LimitReader(f, maxRecord))
 }
 
 // state reads the record and asks the kernel what has become of the process.
@@ -121,8 +128,49 @@ func (r record) state() (*ContainerState, error) {
 		}
 		return nil, err
 	}
+	if s.Status == StatusCreated {
+		r.interrupted(&s)
+	}
 	s.derive()
 	return &s, nil
+}
+
+// startFile is the intent of a start. It begins with the boot's id, since times count from there.
+const startFile = "start"
+
+// beginStart opens the file for the launcher.
+func (r record) beginStart() (*os.File, error) {
+	f, err := os.OpenFile(r.path(startFile), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := f.WriteString(bootID() + "\n"); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// endStart takes the intent back: the start has failed, and its process is gone.
+func (r record) endStart() { _ = os.Remove(r.path(startFile)) }
+
+// interrupted looks for a start that nobody has recorded the success of, and turns s into what would
+// have been recorded.
+func (r record) interrupted(s *ContainerState) {
+	text, err := r.text(startFile)
+	if err != nil {
+		return
+	}
+	boot, stat, _ := strings.Cut(string(text), "\n")
+	number, _, _ := strings.Cut(stat, " ")
+	pid, err := strconv.Atoi(number)
+	if err != nil {
+		return // it did not come that far, so nothing of the user's has run
+	}
+	s.Status, s.Pid, s.BootID, s.StartTime = StatusRunning, pid, boot, startTimeOf(stat)
+	if info, err := os.Stat(r.path(startFile)); err == nil {
+		s.Started = info.ModTime()
+	}
 }
 
 func (s *ContainerState) derive() {
@@ -149,8 +197,13 @@ func startTime(pid int) uint64 {
 	if err != nil {
 		return 0
 	}
+	return startTimeOf(string(text))
+}
+
+// startTimeOf is the same for the text of such a file.
+func startTimeOf(stat string) uint64 {
 	// The second field, the name, may contain anything; what follows its last parenthesis does not.
-	_, rest, ok := cutLast(string(text), ") ")
+	_, rest, ok := cutLast(stat, ") ")
 	fields := strings.Fields(rest)
 	if !ok || len(fields) < 20 || fields[0] == "Z" || fields[0] == "X" {
 		return 0
