@@ -228,3 +228,18 @@ func readAll(t testing.TB, r io.Reader) string {
 	}
 	return string(text)
 }
+
+// planOf is the plan that Run would make, its files closed: calls of the program have the same numbers.
+func planOf(t testing.TB, cfg Config, p *Process) *plan {
+	t.Helper()
+	intent, err := os.CreateTemp(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pl, err := newPlan(&cfg, p, stdioFiles{}, intent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pl.files.close()
+	return pl
+}

@@ -78,18 +78,7 @@ func injectFaults(t *testing.T, cfg Config) {
 		}
 		return p
 	}
-	plan := func() (*plan, error) {
-		intent, err := os.CreateTemp(t.TempDir(), "")
-		if err != nil {
-			t.Fatal(err)
-		}
-		return newPlan(&cfg, process(), stdioFiles{}, intent)
-	}
-	pl, err := plan()
-	if err != nil {
-		t.Fatal(err)
-	}
-	pl.files.close()
+	pl := planOf(t, cfg, process())
 	list := lines(pl.String())
 	const first = 2 // where programs begin
 	reported, tolerated := 0, 0
@@ -123,7 +112,7 @@ func injectFaults(t *testing.T, cfg Config) {
 		case errors.Is(err, launch.ErrDied) && strings.Contains(list[op], "exit_group"): // it did not end as it should
 		case strings.Contains(list[op], " else ") && errors.As(err, &e) && e.Op == step.Name: // the program has its own opinion
 		default:
-			if again, err := plan(); err == nil && again.String() != pl.String() {
+			if planOf(t, cfg, process()).String() != pl.String() {
 				t.Skip("needs a quiet host: its directories have changed during the test")
 			}
 			t.Errorf("call %d, step %v, %s: %v", op, step, list[op], err)

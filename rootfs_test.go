@@ -224,10 +224,7 @@ func TestLayersOfOldKernels(t *testing.T) {
 // findCall returns the number of the first call whose line in the listing contains the text.
 func findCall(t testing.TB, cfg Config, p *Process, text string) int {
 	t.Helper()
-	list, err := Explain(cfg, p)
-	if err != nil {
-		t.Fatal(err)
-	}
+	list := planOf(t, cfg, p).String()
 	for line := range strings.Lines(list) {
 		var n int
 		if strings.Contains(line, text) && strings.HasPrefix(line, "  ") {
