@@ -149,6 +149,11 @@ const (
 // HostRoot is the host's own file tree, copy-on-write: what the container changes is gone with it.
 // Mounted file systems are included, each copy-on-write; those that overlayfs cannot
 // stand on are read-only. /proc, /sys, /dev and /run are not taken from the host.
+//
+// An ordinary user who maps only their own id can read what they can read outside, and change what
+// belongs to them; writing into a directory of somebody else's fails with EOVERFLOW or EACCES, since
+// its owner has no id inside. A socket in the tree, other than in /run, can be connected to as outside: mount
+// a tmpfs over a directory whose sockets should not be reached.
 var HostRoot = Root{Dir: "/", Access: CopyOnWrite}
 
 // Directory is a root in a directory of the host; what the container writes stays there.

@@ -175,9 +175,9 @@ func (pl *plan) hostDirectory(base launch.Arg, e hostEntry) launch.Arg {
 	options := append([]fsOption{{key: "lowerdir", value: lower}, {key: "upperdir", value: "upper/" + name},
 		{key: "workdir", value: "work/" + name}}, pl.overlayOptions()...)
 	for _, o := range options {
-		pl.fsSet(fs, o).Else(bind)
+		pl.fsSet(fs, o).On(unix.EINVAL, bind)
 	}
-	pl.Call(unix.SYS_FSCONFIG, fs, unix.FSCONFIG_CMD_CREATE).Else(bind)
+	pl.Call(unix.SYS_FSCONFIG, fs, unix.FSCONFIG_CMD_CREATE).On(unix.EINVAL, bind)
 	mnt := pl.Call(unix.SYS_FSMOUNT, fs, unix.FSMOUNT_CLOEXEC, launch.Arg(pl.rootAttr())).Then(done)
 	pl.Here(bind)
 	tree := pl.cloneTree(cwdFD, e.path, true).StoreTo(mnt.Result())
