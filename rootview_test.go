@@ -160,7 +160,7 @@ func TestCVE_2024_9676(t *testing.T) {
 			if !errors.Is(err, want) || err != nil && !errors.As(err, &e) {
 				t.Errorf("%s: %s: %q, %v; want %v", kind, path, b, err, want)
 			}
-			if d := time.Since(start); d > 100*time.Millisecond {
+			if d := time.Since(start); d > 5*time.Second { // it would hang, or read gigabytes
 				t.Errorf("%s: %s took %v", kind, path, d)
 			}
 		}
@@ -182,7 +182,7 @@ func TestRootViewHostileLinks(t *testing.T) {
 	if !errors.Is(err, unix.ELOOP) {
 		t.Errorf("got %v", err)
 	}
-	if d := time.Since(start); d > 100*time.Millisecond {
+	if d := time.Since(start); d > 5*time.Second { // it would hang, or read gigabytes
 		t.Errorf("took %v", d)
 	}
 	if after := pureOpenFiles(t); after != before {
