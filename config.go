@@ -152,8 +152,8 @@ const (
 //
 // An ordinary user who maps only their own id can read what they can read outside, and change what
 // belongs to them; writing into a directory of somebody else's fails with EOVERFLOW or EACCES, since
-// its owner has no id inside. A socket in the tree, other than in /run, can be connected to as outside: mount
-// a tmpfs over a directory whose sockets should not be reached.
+// its owner has no id inside.
+// Sockets and FIFOs of the host are there, but nobody listens behind them.
 var HostRoot = Root{Dir: "/", Access: CopyOnWrite}
 
 // Directory is a root in a directory of the host; what the container writes stays there.

@@ -85,7 +85,7 @@ func New(stateDir, id string, cfg Config) (*Container, error) {
 }
 
 // Load returns the container id of stateDir, which this or another process has made. It returns
-// ErrNotExist if there is none. One with a damaged record can be destroyed, and its Run says what is
+// ErrNotExist if there is none, and fs.ErrPermission if it is another user's. One with a damaged record can be destroyed, and its Run says what is
 // wrong.
 func Load(stateDir, id string) (*Container, error) {
 	if err := validateID(id); err != nil {
@@ -96,8 +96,8 @@ func Load(stateDir, id string) (*Container, error) {
 		return nil, &Error{Op: "load", ID: id, Err: err}
 	}
 	c := &Container{id: id, record: record{filepath.Join(stateDir, id)}}
-	if info, err := os.Lstat(c.record.dir); errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
-		return nil, &Error{Op: "load", ID: id, Err: ErrNotExist}
+	if err := c.record.checkOwner(); err != nil {
+		return nil, &Error{Op: "load", ID: id, Err: err}
 	}
 	if c.damage = c.record.read("config.json", &c.cfg); c.damage == nil {
 		c.damage = c.cfg.validate() // a file that has lost its contents must not mean a container without walls

@@ -131,6 +131,7 @@ const (
 	statxMode  = 28
 	statxMajor = 128
 	statxMinor = 132
+	statxMntID = 144
 )
 
 // bindDevice binds the host's node of the same name. The launcher opens it once, verifies that what
@@ -157,6 +158,9 @@ func (pl *plan) bindDevice(dev launch.Arg, name string, d Device) error {
 	pl.expect(pl.Value(buf+statxMajor), int32(d.Major), unix.ENODEV)
 	pl.expect(pl.Value(buf+statxMinor), int32(d.Minor), unix.ENODEV)
 	mnt := pl.cloneTree(src, "", false).Result()
+	// Root of the container may be the node's owner on the host. Read-only keeps the node's mode, owner and
+	// times as they are; a device can be written to all the same.
+	pl.setAttr(mnt, mountAttr{set: unix.MOUNT_ATTR_RDONLY}, false)
 	pl.Call(unix.SYS_MKNODAT, dev, pl.Str(name), unix.S_IFREG|0o644, 0)
 	at := pl.open(dev, name, unix.O_PATH, 0, ownFile).Result()
 	pl.attach(mnt, at)

@@ -34,10 +34,17 @@ func (e emitter) words4(a, b, c, d launch.Arg) launch.Arg {
 
 const cwdFD = launch.Arg(unix.AT_FDCWD)
 
-// open is openat2(2). The mode is for O_CREAT.
+// open is openat2(2). The mode is for O_CREAT. Where links may lead up inside a root, the kernel says
+// EAGAIN if anything at all was renamed or mounted meanwhile, on purpose or not; then it is asked again.
 func (e emitter) open(dir launch.Arg, name string, flags, mode, resolve uint64) launch.Op {
 	how := e.words4(launch.Arg(flags|unix.O_CLOEXEC), launch.Arg(mode), launch.Arg(resolve), 0)
-	return e.Call(unix.SYS_OPENAT2, dir, e.Str(name), how, unix.SizeofOpenHow)
+	again := e.Label()
+	e.Here(again)
+	op := e.Call(unix.SYS_OPENAT2, dir, e.Str(name), how, unix.SizeofOpenHow)
+	if resolve&unix.RESOLVE_IN_ROOT != 0 {
+		op.On(unix.EAGAIN, again)
+	}
+	return op
 }
 
 // How paths are resolved. Below a root that others fill, no path leads out, and none goes through

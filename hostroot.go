@@ -123,27 +123,35 @@ func (pl *plan) hostRoot() error {
 	pl.setAttr(pl.root, mountAttr{set: pl.rootAttr()}, false)
 	pl.Step("attach root", "")
 	pl.attachOverRoot(pl.root)
+	// Parents are pinned: in an upper directory from before, the container may have put links in the
+	// place of directories, and they would lead to the host (CVE-2026-87766).
+	parents := map[string]launch.Arg{"/": pl.root}
 	for _, e := range entries {
-		name := strings.TrimPrefix(e.path, "/")
+		dir, name := path.Split(e.path)
 		pl.Step("root", e.path)
+		parent, ok := parents[dir]
+		if !ok {
+			parent = pl.open(pl.root, strings.Trim(dir, "/"), unix.O_PATH|unix.O_DIRECTORY, 0, inRootNoLinks).Result()
+			parents[dir] = parent
+		}
 		switch e.kind {
 		case hostSkeleton:
-			pl.makeDirLike(pl.root, name, e.stat)
+			pl.makeDirLike(parent, name, e.stat)
 		case hostLink:
-			pl.Call(unix.SYS_SYMLINKAT, pl.Str(e.link), pl.root, pl.Str(name)).Ignore(unix.EEXIST)
+			pl.Call(unix.SYS_SYMLINKAT, pl.Str(e.link), parent, pl.Str(name)).Ignore(unix.EEXIST)
 		case hostFile:
-			pl.Call(unix.SYS_MKNODAT, pl.root, pl.Str(name), unix.S_IFREG|0o644, 0).Ignore(unix.EEXIST)
-			pl.attachHost(pl.hostBind(e.path), name)
+			pl.Call(unix.SYS_MKNODAT, parent, pl.Str(name), unix.S_IFREG|0o644, 0).Ignore(unix.EEXIST)
+			pl.attachHost(pl.hostBind(e.path), parent, name)
 		case hostTree:
-			pl.makeDir(pl.root, name, 0o755)
-			pl.attachHost(pl.hostDirectory(base, e), name)
+			pl.makeDir(parent, name, 0o755)
+			pl.attachHost(pl.hostDirectory(base, e), parent, name)
 		}
 	}
 	return nil
 }
 
-func (pl *plan) attachHost(mnt launch.Arg, name string) {
-	at := pl.open(pl.root, name, unix.O_PATH, 0, inRootNoLinks).Result()
+func (pl *plan) attachHost(mnt, parent launch.Arg, name string) {
+	at := pl.open(parent, name, unix.O_PATH, 0, inRootNoLinks).Result()
 	pl.attach(mnt, at)
 	pl.close(mnt)
 	pl.close(at)
@@ -157,10 +165,12 @@ func (pl *plan) hostBind(dir string) launch.Arg {
 }
 
 // hostDirectory is an overlay of one of the host's directories, or where there can be none, because
-// the container asked for read-only or the file system cannot be a lower layer, a read-only bind.
+// the file system cannot be a lower layer, a read-only bind. It is an overlay for read-only access as
+// well: on a bind, sockets and FIFOs would be the host's own, and programs of the host listen there.
 func (pl *plan) hostDirectory(base launch.Arg, e hostEntry) launch.Arg {
+	attr := pl.rootAttr()
 	if pl.cfg.Root.access() == ReadOnly {
-		return pl.hostBind(e.path)
+		attr |= unix.MOUNT_ATTR_RDONLY
 	}
 	name := hostUpperName(e.path)
 	pl.makeDirLike(base, "upper/"+name, e.stat)
@@ -178,10 +188,9 @@ func (pl *plan) hostDirectory(base launch.Arg, e hostEntry) launch.Arg {
 		pl.fsSet(fs, o).On(unix.EINVAL, bind)
 	}
 	pl.Call(unix.SYS_FSCONFIG, fs, unix.FSCONFIG_CMD_CREATE).On(unix.EINVAL, bind)
-	mnt := pl.Call(unix.SYS_FSMOUNT, fs, unix.FSMOUNT_CLOEXEC, launch.Arg(pl.rootAttr())).Then(done)
+	mnt := pl.Call(unix.SYS_FSMOUNT, fs, unix.FSMOUNT_CLOEXEC, launch.Arg(attr)).Then(done)
 	pl.Here(bind)
-	tree := pl.cloneTree(cwdFD, e.path, true).StoreTo(mnt.Result())
-	_ = tree
+	pl.cloneTree(cwdFD, e.path, true).StoreTo(mnt.Result())
 	pl.setAttr(mnt.Result(), mountAttr{set: pl.rootAttr() | unix.MOUNT_ATTR_RDONLY}, true)
 	pl.Here(done)
 	pl.close(fs)

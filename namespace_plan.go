@@ -219,7 +219,7 @@ func (pl *plan) dieWithParent() {
 }
 
 func (pl *plan) stepSession() error {
-	pl.Call(unix.SYS_SETSID).Ignore(unix.EPERM) // a process group leader already
+	pl.Call(unix.SYS_SETSID) // EPERM, for the leader of a process group, is an error: the terminal would stay
 	return nil
 }
 

@@ -86,7 +86,6 @@ type plan struct {
 	// Descriptors in the launcher, set by one step for a later one.
 	clocks  launch.Arg    // the file of the time namespace's offsets
 	root    launch.Arg    // the container's root
-	stacked int           // how many mounts lie on the host's root
 	sources []mountSource // of cfg.Mounts
 	mask    launch.Arg    // a file system with an empty file and an empty directory
 	cwd     launch.Arg

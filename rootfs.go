@@ -159,7 +159,6 @@ func topLayer(layers []string) (st unix.Stat_t, err error) {
 // attachOverRoot mounts mnt on top of the host's root of our namespace. Paths still begin below it:
 // what is attached here is reached by descriptor only, until pivot_root makes it the root.
 func (pl *plan) attachOverRoot(mnt launch.Arg) {
-	pl.stacked++
 	pl.Call(unix.SYS_MOVE_MOUNT, mnt, pl.Str(""), cwdFD, pl.Str("/"), unix.MOVE_MOUNT_F_EMPTY_PATH)
 }
 
@@ -209,8 +208,9 @@ func (pl *plan) stepReadonlyRoot() error {
 
 // stepPivot makes the container's root the root of the mount namespace, and drops the host's: it
 // is mounted over the new root for a moment, and taken off from there (pivot_root(2), "pivot_root(".", ".")").
-// With it lie there the other mounts that were attached over the host's root; each call takes off the
-// topmost one. If one were left, "/.." would lead to it.
+// With it lie there the other mounts that were attached over the host's root, and any that the caller had
+// there; each call takes off the topmost one. If one were left, "/.." would lead to it: so that, and no
+// count, says when they are all gone.
 func (pl *plan) stepPivot() error {
 	if !pl.cfg.Namespaces.NewMnt {
 		return nil
@@ -218,9 +218,14 @@ func (pl *plan) stepPivot() error {
 	here := pl.Str(".")
 	pl.Call(unix.SYS_FCHDIR, pl.root)
 	pl.Call(unix.SYS_PIVOT_ROOT, here, here)
-	for range pl.stacked {
-		pl.Call(unix.SYS_UMOUNT2, here, unix.MNT_DETACH)
-	}
+	own, top := pl.Zero(statxSize), pl.Zero(statxSize)
+	pl.Call(unix.SYS_STATX, pl.root, pl.Str(""), unix.AT_EMPTY_PATH, unix.STATX_MNT_ID, own)
+	again, alone := pl.Label(), pl.Label()
+	pl.Here(again)
+	pl.Call(unix.SYS_UMOUNT2, here, unix.MNT_DETACH)
+	pl.Call(unix.SYS_STATX, cwdFD, pl.Str("/.."), unix.AT_SYMLINK_NOFOLLOW, unix.STATX_MNT_ID, top)
+	pl.Sub(pl.Value(top+statxMntID), pl.Value(own+statxMntID)).Case(0, alone).Else(again).Then(again)
+	pl.Here(alone)
 	pl.Call(unix.SYS_CHDIR, pl.Str("/"))
 	// Nothing can be pivoted to a shared root.
 	if ms, recursive, _ := pl.cfg.Root.Propagation.flags(); ms == unix.MS_SHARED || ms == unix.MS_UNBINDABLE {

@@ -38,6 +38,21 @@ type record struct{ dir string }
 
 func (r record) path(name string) string { return filepath.Join(r.dir, name) }
 
+// checkOwner tells whether the record is the caller's own. One that somebody else can write says which
+// process to kill and which tree of the host to mount.
+func (r record) checkOwner() error {
+	var st unix.Stat_t
+	switch err := unix.Lstat(r.dir, &st); {
+	case err == unix.ENOENT, err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR:
+		return ErrNotExist
+	case err != nil:
+		return &fs.PathError{Op: "lstat", Path: r.dir, Err: err}
+	case int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0:
+		return &fs.PathError{Op: "load", Path: r.dir, Err: unix.EPERM}
+	}
+	return nil
+}
+
 // lock takes the record's lock, which no other process or goroutine has then. It is on the directory
 // itself, and holds for the one that has the name then: while it was waited for, the container may
 // have been destroyed and its id used again.
