@@ -307,9 +307,10 @@ func ttyAttack([]string) {
 			fmt.Println("worked:", what)
 		}
 	}
+	high := uint64(1) << 32 // the kernel takes no notice of it, a filter may (CVE-2019-10063)
 	push := func(what string, fd int) {
 		try(what, unix.IoctlSetPointerInt(fd, unix.TIOCSTI, 'x'))
-		try(what+" high bits", unix.IoctlSetPointerInt(fd, uint(1<<32|unix.TIOCSTI), 'x'))
+		try(what+" high bits", unix.IoctlSetPointerInt(fd, uint(high|unix.TIOCSTI), 'x'))
 		try(what+" selection", unix.IoctlSetPointerInt(fd, unix.TIOCLINUX, 3))
 	}
 	push("at once", 0)
@@ -571,7 +572,7 @@ func TestCVE_2025_24965(t *testing.T) {
 // An image with a link in the place of all that is mounted, masked or made: each leads to the host.
 func TestImageOfLinks(t *testing.T) {
 	canary := newCanary(t)
-	for _, to := range []string{canary, up + canary, "/proc/self/root" + canary, "/"} {
+	for _, to := range []string{up + canary, "/proc/self/root" + canary} {
 		cfg := testConfig(t)
 		targets := append(DefaultMaskPaths(), DefaultReadonlyPaths()...)
 		for _, m := range cfg.Mounts {
@@ -579,17 +580,16 @@ func TestImageOfLinks(t *testing.T) {
 		}
 		targets = append(targets, "/dev", "/dev/pts", "/dev/null", "/dev/shm", "/dev/console", "/dev/ptmx", "/masked", "/read-only", "/work")
 		for _, target := range targets {
-			root := busyboxRoot(t)
+			root := cfg.Root.Dir
+			for _, top := range []string{"/proc", "/sys", "/dev", "/masked", "/read-only", "/work"} {
+				os.RemoveAll(root + top)
+			}
 			writeTree(t, root, map[string]string{target[1:]: "-> " + to})
-			cfg.Root = Directory(root)
 			cfg.MaskPaths, cfg.ReadonlyPaths = append(DefaultMaskPaths(), "/masked"), append(DefaultReadonlyPaths(), "/read-only")
 			out, err := runIn(t, cfg, &Process{Cwd: "/work/dir", Args: []string{"sh", "-c", "cat " + canary + "/file; cat /proc/timer_list; echo x >/proc/sys/kernel/msgmax; ls /sys/firmware; echo end"}})
 			if err == nil && (!strings.HasSuffix(out, "end\n") || strings.Contains(out, "canary\n") || strings.Contains(out, "canarycat") || strings.Contains(out, "cpu:")) {
 				t.Errorf("%s -> %s: %s", target, to, out)
 			}
-		}
-		if testing.Short() {
-			break
 		}
 	}
 }
