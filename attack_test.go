@@ -487,7 +487,9 @@ func lookIntoOthers([]string) {
 				}
 				unix.Close(fd)
 			}
-			_, err := unix.ProcessVMReadv(pid, []unix.Iovec{{Base: &buf[0], Len: uint64(len(buf))}}, []unix.RemoteIovec{{Base: 0x400000, Len: len(buf)}}, 0)
+			local := unix.Iovec{Base: &buf[0]}
+			local.SetLen(len(buf))
+			_, err := unix.ProcessVMReadv(pid, []unix.Iovec{local}, []unix.RemoteIovec{{Base: 0x400000, Len: len(buf)}}, 0)
 			try("process_vm_readv", err)
 			err = unix.PtraceSeize(pid)
 			try("ptrace", err)
