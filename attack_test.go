@@ -4,18 +4,24 @@ package container
 
 import (
 	"bytes"
+	"context"
+	"debug/elf"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
-	"unsafe"
+	"time"
 
+	"example.com/container/internal/launch"
 	"example.com/container/internal/testenv"
 	"golang.org/x/sys/unix"
 )
@@ -50,14 +56,11 @@ func attackerIn(t testing.TB, root string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if f, err := elf.NewFile(bytes.NewReader(text)); err != nil || f.Section(".interp") != nil {
+		t.Skipf("the test binary is not static, as with CGO_ENABLED=0: %v", err)
+	}
 	if err := os.WriteFile(root+"/attacker", text, 0o755); err != nil {
 		t.Fatal(err)
-	}
-	if out, err := exec.Command(root+"/attacker", "-test.run=^$").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	if bytes.Contains(text, []byte("ld-linux")) {
-		t.Skip("the test binary is not static: CGO_ENABLED=0")
 	}
 }
 
@@ -232,10 +235,433 @@ func connectTo(args []string) {
 	fmt.Println("connected:", err)
 }
 
-func ttyCaller([]string)          {}
-func ttyAttack([]string)          {}
-func lookIntoOthers([]string)     {}
-func rewriteExecutables([]string) {}
+// A terminal on standard input takes characters by ioctl as if they had been typed, which the caller's shell
+// runs when the container has ended.
+func TestCVE_2017_5226(t *testing.T) {
+	cfg := testConfig(t)
+	attackerIn(t, cfg.Root.Dir)
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Skip("no terminals:", err)
+	}
+	defer master.Close()
+	n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+	if err := errors.Join(err, unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0)); err != nil {
+		t.Fatal(err)
+	}
+	slave, err := os.OpenFile("/dev/pts/"+strconv.Itoa(n), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Skip("no terminals:", err)
+	}
+	defer slave.Close()
+	state, err := unix.IoctlGetTermios(int(slave.Fd()), unix.TCGETS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	state.Lflag = 0 // every character counts at once, and none is echoed
+	if err := unix.IoctlSetTermios(int(slave.Fd()), unix.TCSETS, state); err != nil {
+		t.Fatal(err)
+	}
+	caller := exec.Command("/proc/self/exe", t.TempDir(), cfg.Root.Dir)
+	caller.Env = append(os.Environ(), attackVar+"=tty-caller")
+	caller.Stdin = slave
+	caller.SysProcAttr = &unix.SysProcAttr{Setsid: true, Setctty: true}
+	out, err := caller.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if strings.Contains(string(out), "worked") || !strings.Contains(string(out), "queue 0\n") {
+		t.Errorf("%s", out)
+	}
+	if !strings.Contains(string(out), "caller: the attack is real") {
+		t.Logf("the kernel allows it to nobody: %s", out)
+	}
+}
 
-var _ = strconv.Itoa
-var _ unsafe.Pointer
+// ttyCaller is a program at a terminal that runs a container with it.
+func ttyCaller(args []string) {
+	if unix.IoctlSetPointerInt(0, unix.TIOCSTI, 'x') == nil {
+		fmt.Println("caller: the attack is real")
+		os.Stdin.Read(make([]byte, 16))
+	}
+	cfg := DefaultConfig()
+	cfg.Root = Directory(args[1])
+	c, err := New(args[0], "tty", cfg)
+	if err == nil {
+		err = c.Run(context.Background(), &Process{Args: []string{"/attacker"}, Env: []string{attackVar + "=tty"}, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr})
+	}
+	if err == nil {
+		err = errors.Join(c.Wait(), c.Destroy())
+	}
+	queue, qerr := unix.IoctlGetInt(0, unix.TIOCINQ)
+	if err = errors.Join(err, qerr); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	fmt.Printf("queue %d\n", queue)
+}
+
+func ttyAttack([]string) {
+	try := func(what string, err error) {
+		if err == nil {
+			fmt.Println("worked:", what)
+		}
+	}
+	high := uint64(1) << 32 // the kernel takes no notice of it, a filter may (CVE-2019-10063)
+	push := func(what string, fd int) {
+		try(what, unix.IoctlSetPointerInt(fd, unix.TIOCSTI, 'x'))
+		try(what+" high bits", unix.IoctlSetPointerInt(fd, uint(high|unix.TIOCSTI), 'x'))
+		try(what+" selection", unix.IoctlSetPointerInt(fd, unix.TIOCLINUX, 3))
+	}
+	push("at once", 0)
+	try("take it", unix.IoctlSetInt(0, unix.TIOCSCTTY, 0))
+	try("steal it", unix.IoctlSetInt(0, unix.TIOCSCTTY, 1))
+	if fd, err := unix.Open("/dev/tty", unix.O_RDWR, 0); err == nil {
+		push("/dev/tty", fd)
+	}
+	if fd, err := unix.Open("/proc/self/fd/0", unix.O_RDWR, 0); err == nil {
+		push("opened again", fd)
+	}
+	push("after that", 0)
+}
+
+// The entry point /proc/self/exe, or a script whose interpreter it is, is the runtime's own binary; opened by
+// O_PATH and held until the runtime has ended, it can be overwritten.
+func TestCVE_2019_5736(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	unchanged(t, exe)
+	base := testConfig(t)
+	attackerIn(t, base.Root.Dir)
+	writeTree(t, base.Root.Dir, map[string]string{"script": "#!/proc/self/exe\n", "link": "-> /proc/self/exe"})
+	if err := os.Chmod(base.Root.Dir+"/script", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, hostPIDs := range []bool{false, true} {
+		cfg := base
+		cfg.Namespaces.NewPID = !hostPIDs
+		for _, entry := range []string{"/proc/self/exe", "/proc/thread-self/exe", "/script", "/link"} {
+			out, err := runIn(t, cfg, &Process{Args: []string{entry, "-test.run=^$"}})
+			if err == nil || strings.Contains(out, "PASS") {
+				t.Errorf("%s ran: %q, %v", entry, out, err)
+			}
+		}
+		done := make(chan struct{})
+		go func() { // there are launchers to find
+			defer close(done)
+			for range 10 {
+				if c, err := New(t.TempDir(), "other", base); err == nil {
+					c.Run(context.Background(), &Process{Args: []string{"true"}})
+					c.Wait()
+					c.Destroy()
+				}
+			}
+		}()
+		out, err := runIn(t, cfg, &Process{Args: []string{"/attacker"}, Env: []string{attackVar + "=exe"}})
+		<-done
+		if err != nil || strings.Contains(out, "worked") {
+			t.Errorf("host's processes %v: %s, %v", hostPIDs, out, err)
+		}
+	}
+}
+
+// rewriteExecutables opens the executable of every process that is not its own, and that for writing.
+func rewriteExecutables([]string) {
+	own, _ := os.Stat("/proc/self/exe")
+	held := map[string]int{}
+	for end := time.Now().Add(400 * time.Millisecond); time.Now().Before(end); {
+		list, _ := filepath.Glob("/proc/[0-9]*/exe")
+		for _, name := range list {
+			if fd, err := unix.Open(name, unix.O_PATH, 0); err == nil {
+				if st, err := os.Stat(fdPath(fd)); err != nil || os.SameFile(st, own) || held[name] != 0 {
+					unix.Close(fd)
+				} else {
+					held[name] = fd
+				}
+			}
+		}
+		for name, fd := range held {
+			if w, err := unix.Open(fdPath(fd), unix.O_WRONLY, 0); err == nil {
+				fmt.Println("worked:", name)
+				unix.Close(w)
+			}
+		}
+	}
+}
+
+// While a container starts in a PID namespace that it shares, others there trace the runtime, or take
+// its descriptors of the host's directories.
+func TestCVE_2016_9962(t *testing.T) {
+	base := testConfig(t)
+	attackerIn(t, base.Root.Dir)
+	caps := AllCapabilities()
+	base.Capabilities = &Capabilities{Bounding: caps, Effective: caps, Permitted: caps}
+	ready, stdout := pipe(t)
+	spy, err := New(t.TempDir(), "spy", base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer spy.Destroy()
+	p := &Process{Args: []string{"/attacker"}, Env: []string{attackVar + "=lookers"}, Stdout: stdout, Stderr: stdout}
+	if err := spy.Run(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	stdout.Close()
+	readLine(t, ready)
+	pid := strconv.Itoa(spy.Pid())
+	cfg := base
+	cfg.Namespaces.NewPID, cfg.Namespaces.NewUser = false, false
+	cfg.Namespaces.Join = map[NamespaceKind]string{PIDNamespace: "/proc/" + pid + "/ns/pid", UserNamespace: "/proc/" + pid + "/ns/user"}
+	started := 0
+	for range 60 {
+		c, err := New(t.TempDir(), "started", cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Run(t.Context(), &Process{Args: []string{"true"}}); err == nil {
+			started++
+			c.Wait()
+		} else if started == 0 {
+			t.Fatal(err)
+		}
+		if err := c.Destroy(); err != nil {
+			t.Error(err)
+		}
+	}
+	spy.Signal(unix.SIGTERM)
+	out := readAll(t, ready)
+	if strings.Contains(out, "worked") || !strings.Contains(out, "tried") || strings.Contains(out, "tried 0") {
+		t.Errorf("%s", out)
+	}
+	t.Logf("%d starts; %s", started, strings.TrimSpace(out))
+}
+
+// lookIntoOthers tries everything on processes that bear the launcher's name, until SIGTERM.
+func lookIntoOthers([]string) {
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, unix.SIGTERM)
+	runtime.LockOSThread() // who traces is a thread
+	fmt.Println("ready")
+	buf, tried := make([]byte, 64), 0
+	comm := func(pid int) string {
+		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+		return strings.TrimSpace(string(text))
+	}
+	for {
+		select {
+		case <-stop:
+			fmt.Println("tried", tried)
+			return
+		default:
+		}
+		for pid := 2; pid < 400; pid++ {
+			if comm(pid) != launch.ProcessName {
+				continue
+			}
+			tried++
+			dir := fmt.Sprintf("/proc/%d/", pid)
+			try := func(what string, err error) {
+				// After execve it is another program, which is as good as the attacker itself.
+				if exe, rerr := os.Readlink(dir + "exe"); err == nil && rerr == nil && strings.Contains(exe, "memfd") {
+					fmt.Println("worked:", what)
+				}
+			}
+			for _, name := range []string{"root/etc", "cwd/.", "exe", "mem", "environ", "maps", "map_files", "fd", "fd/0", "fd/3", "fd/4", "fd/5", "fd/6", "fd/7", "fd/8"} {
+				f, err := os.Open(dir + name)
+				if err == nil && name == "mem" {
+					_, err = f.ReadAt(buf, 0x400000)
+				}
+				if err == nil && name == "environ" {
+					_, err = f.Read(buf)
+				}
+				try(name, err)
+				f.Close()
+			}
+			if fd, err := unix.PidfdOpen(pid, 0); err == nil {
+				for target := range 9 {
+					got, err := unix.PidfdGetfd(fd, target, 0)
+					try("pidfd_getfd", err)
+					unix.Close(got)
+				}
+				unix.Close(fd)
+			}
+			local := unix.Iovec{Base: &buf[0]}
+			local.SetLen(len(buf))
+			_, err := unix.ProcessVMReadv(pid, []unix.Iovec{local}, []unix.RemoteIovec{{Base: 0x400000, Len: len(buf)}}, 0)
+			try("process_vm_readv", err)
+			err = unix.PtraceSeize(pid)
+			try("ptrace", err)
+			if err == nil { // of the program that it has become; it must not stay traced
+				unix.PtraceInterrupt(pid)
+				unix.Wait4(pid, nil, unix.WALL, nil)
+				unix.PtraceDetach(pid)
+			}
+		}
+	}
+}
+
+// Where the hierarchy of cgroups is the host's, or can be written to, a container changes its own limits and
+// those of its user's other processes.
+func TestCVE_2023_25809(t *testing.T) {
+	for _, newCgroup := range []bool{true, false} {
+		cfg := testConfig(t)
+		cfg.Namespaces.NewCgroup = newCgroup
+		got := sh(t, cfg, `find /sys/fs/cgroup -type d | while read d; do mkdir "$d/attack" 2>/dev/null && echo "made $d/attack" && rmdir "$d/attack"
+				(echo $$ >"$d/cgroup.procs") 2>/dev/null && echo "entered $d"; done
+			find /sys/fs/cgroup -type f -name '*.max' | while read f; do (echo max >"$f") 2>/dev/null && echo "set $f"; done
+			mount -o remount,rw,bind /sys/fs/cgroup 2>/dev/null && echo remounted
+			unshare -Urm sh -c 'mount -o remount,rw,bind /sys/fs/cgroup && echo remounted; umount -l /sys/fs/cgroup && echo unmounted; mount -t cgroup2 none /tmp && mkdir /tmp/attack && echo made' 2>/dev/null
+			find /sys/fs/cgroup -maxdepth 0`)
+		wantText(t, got, "/sys/fs/cgroup")
+	}
+}
+
+// In a user namespace of their own, programs have all capabilities: what is masked must not come off there,
+// and a second /proc or /sys must not be had.
+func TestNestedUserNamespace(t *testing.T) {
+	devModes(t, func(t *testing.T, cfg Config) {
+		got := sh(t, cfg, `unshare -Urmpf sh -c '
+			for d in /proc/timer_list /proc/keys /proc/interrupts /sys/firmware /proc/sys /proc/sysrq-trigger /proc /sys /dev; do
+				umount $d && echo "umount $d"; umount -l $d && echo "umount -l $d"; case $d in /proc | /dev) continue ;; esac; mount -o remount,rw,bind $d && echo "remount $d"; done
+			mount -t proc proc /tmp && echo "a second /proc"
+			mount --bind /proc /tmp && echo "/proc without its masks"
+			mount -o move /proc /tmp && echo "moved"
+			echo x >/proc/sys/kernel/msgmax && echo wrote
+			cat /proc/keys /proc/timer_list' 2>/dev/null; echo end`)
+		wantText(t, got, "end")
+	})
+}
+
+// Files that a runtime puts into /etc are links in the image: crun wrote through one, and Docker's mounts went
+// where they led.
+func TestCVE_2025_24965(t *testing.T) {
+	canary := newCanary(t)
+	source := t.TempDir()
+	writeTree(t, source, map[string]string{"hosts": "ours"})
+	for _, to := range []string{canary + "/file", up + canary + "/file", canary + "/new", up + canary + "/dir/new", "/proc/self/cwd" + canary + "/new", "/proc/1/root" + canary + "/file"} {
+		cfg := testConfig(t)
+		mounts := map[string]string{"/etc/hosts": "", "/etc/hostname": "", "/etc/resolv.conf": "", "/run/.containerenv": "", "/etc/deep/er": ""}
+		for target := range mounts {
+			cfg = with(cfg, Mount{Type: "bind", Source: source + "/hosts", Target: target})
+			writeTree(t, cfg.Root.Dir, map[string]string{target[1:]: "-> " + to})
+		}
+		if _, err := runIn(t, cfg, &Process{Args: []string{"true"}}); err == nil {
+			t.Errorf("%s: no error", to)
+		}
+		// Where the image has the place as well, the mount is there.
+		if strings.HasSuffix(to, canary+"/file") && !strings.HasPrefix(to, "/proc") {
+			writeTree(t, cfg.Root.Dir, map[string]string{canary[1:] + "/file": "the image's"})
+			wantText(t, sh(t, cfg, "cat /etc/hosts "+canary+"/file"), "oursours")
+		}
+	}
+	for name, make := range map[string]func(path string) error{
+		"directory": func(path string) error { return os.Mkdir(path, 0o755) },
+		"FIFO":      func(path string) error { return unix.Mkfifo(path, 0o644) },
+	} {
+		cfg := testConfig(t)
+		if err := make(cfg.Root.Dir + "/etc/hosts"); err != nil {
+			t.Fatal(err)
+		}
+		out, err := runIn(t, with(cfg, Mount{Type: "bind", Source: source + "/hosts", Target: "/etc/hosts"}), &Process{Args: []string{"cat", "/etc/hosts"}})
+		if name == "directory" && err == nil || name == "FIFO" && out != "ours" {
+			t.Errorf("%s: %q, %v", name, out, err)
+		}
+	}
+}
+
+// An image with a link in the place of all that is mounted, masked or made: each leads to the host.
+func TestImageOfLinks(t *testing.T) {
+	canary := newCanary(t)
+	for _, to := range []string{up + canary, "/proc/self/root" + canary} {
+		cfg := testConfig(t)
+		targets := append(DefaultMaskPaths(), DefaultReadonlyPaths()...)
+		for _, m := range cfg.Mounts {
+			targets = append(targets, m.Target)
+		}
+		targets = append(targets, "/dev", "/dev/pts", "/dev/null", "/dev/shm", "/dev/console", "/dev/ptmx", "/masked", "/read-only", "/work")
+		for _, target := range targets {
+			root := cfg.Root.Dir
+			for _, top := range []string{"/proc", "/sys", "/dev", "/masked", "/read-only", "/work"} {
+				os.RemoveAll(root + top)
+			}
+			writeTree(t, root, map[string]string{target[1:]: "-> " + to})
+			cfg.MaskPaths, cfg.ReadonlyPaths = append(DefaultMaskPaths(), "/masked"), append(DefaultReadonlyPaths(), "/read-only")
+			out, err := runIn(t, cfg, &Process{Cwd: "/work/dir", Args: []string{"sh", "-c", "cat " + canary + "/file; cat /proc/timer_list; echo x >/proc/sys/kernel/msgmax; ls /sys/firmware; echo end"}})
+			if err == nil && (!strings.HasSuffix(out, "end\n") || strings.Contains(out, "canary\n") || strings.Contains(out, "canarycat") || strings.Contains(out, "cpu:")) {
+				t.Errorf("%s -> %s: %s", target, to, out)
+			}
+		}
+	}
+}
+
+// A socket without a file, in the network namespace that a container may share with the host, takes orders from
+// whoever connects.
+func TestCVE_2020_15257(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.Namespaces.NewNet = false
+	abstract := func(text string) (n int) {
+		for line := range strings.Lines(text) {
+			if f := strings.Fields(line); len(f) == 8 && strings.HasPrefix(f[7], "@") {
+				n++
+			}
+		}
+		return n
+	}
+	before, err := os.ReadFile("/proc/net/unix")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if inside := sh(t, cfg, "cat /proc/net/unix"); abstract(inside) > abstract(string(before)) {
+		t.Errorf("before:\n%s\nwhile it runs:\n%s", before, inside)
+	}
+}
+
+// Descriptors that the caller has forgotten to mark close-on-exec, of directories, files and sockets, are open
+// in the container if nobody closes them, among them where ExtraFiles has a gap.
+func TestForgottenDescriptors(t *testing.T) {
+	canary := newCanary(t)
+	cfg := testConfig(t)
+	for i := range 50 {
+		fd, err := unix.Open([]string{canary, canary + "/file", "/"}[i%3], unix.O_RDONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+	}
+	r, _ := pipe(t)
+	extra := make([]*os.File, 20)
+	extra[10] = r
+	out, err := runIn(t, cfg, &Process{Args: []string{"ls", "/proc/self/fd"}, ExtraFiles: extra})
+	if list := strings.Fields(out); err != nil || !slices.Equal(list, []string{"0", "1", "13", "2", "3"}) { // ls has opened 3
+		t.Errorf("%q, %v", out, err)
+	}
+}
+
+// Capabilities that are inheritable give to a user, by way of a file's own inheritable ones, what only root had.
+func TestCVE_2022_24769(t *testing.T) {
+	cfg := rangeConfig(t)
+	for _, user := range []string{"0", "1000"} {
+		wantText(t, shAs(t, cfg, &Process{User: user}, "grep CapInh /proc/self/status"), "CapInh:\t0000000000000000")
+	}
+}
+
+// Capabilities that are ambient stay with a user who is not root.
+func TestCVE_2016_8867(t *testing.T) {
+	cfg := rangeConfig(t)
+	wantText(t, shAs(t, cfg, &Process{User: "1000"}, "grep -E 'Cap(Prm|Eff|Amb)' /proc/self/status"),
+		"CapPrm:\t0000000000000000\nCapEff:\t0000000000000000\nCapAmb:\t0000000000000000")
+}
+
+// A user's number that the image's passwd has as the name of root made the process root.
+func TestCVE_2016_3697(t *testing.T) {
+	cfg := rangeConfig(t)
+	writeTree(t, cfg.Root.Dir, map[string]string{"etc/passwd": "1000:x:0:0::/:/bin/sh\n", "etc/group": "1000:x:0:\n"})
+	for _, user := range []string{"1000", "1000:1000"} {
+		got := shAs(t, cfg, &Process{User: user}, "id -u; id -g")
+		if uid, gid, _ := strings.Cut(got, "\n"); uid != "1000" || strings.Contains(user, ":") && gid != "1000" {
+			t.Errorf("%s: %s:%s", user, uid, gid)
+		}
+	}
+}
