@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"example.com/container/internal/launch"
 	"example.com/container/internal/leak"
@@ -82,6 +83,12 @@ func injectFaults(t *testing.T, cfg Config) {
 	list := lines(pl.String())
 	const first = 2 // where programs begin
 	reported, tolerated := 0, 0
+	// The program for the host's root follows the host's mounts, and tests of other packages mount below
+	// /tmp meanwhile: then a call has another number for a moment.
+	retries := 10
+	if cfg.Root.Dir != "/" {
+		retries = 0
+	}
 	for op := first; op < pl.Len(); op++ {
 		if strings.Contains(list[op], "= sub(") {
 			continue // arithmetic does not fail
@@ -111,10 +118,13 @@ func injectFaults(t *testing.T, cfg Config) {
 			reported++
 		case errors.Is(err, launch.ErrDied) && strings.Contains(list[op], "exit_group"): // it did not end as it should
 		case strings.Contains(list[op], " else ") && errors.As(err, &e) && e.Op == step.Name: // the program has its own opinion
+		case retries > 0:
+			retries--
+			time.Sleep(50 * time.Millisecond)
+			pl = planOf(t, cfg, process())
+			list = lines(pl.String())
+			op--
 		default:
-			if planOf(t, cfg, process()).String() != pl.String() {
-				t.Skip("needs a quiet host: its directories have changed during the test")
-			}
 			t.Errorf("call %d, step %v, %s: %v", op, step, list[op], err)
 		}
 		if err != nil {
