@@ -134,6 +134,7 @@ func (pl *plan) hostRoot() error {
 			parent = pl.open(pl.root, strings.Trim(dir, "/"), unix.O_PATH|unix.O_DIRECTORY, 0, inRootNoLinks).Result()
 			parents[dir] = parent
 		}
+		gone := pl.Label() // removed since we looked: so it is not in the container either
 		switch e.kind {
 		case hostSkeleton:
 			pl.makeDirLike(parent, name, e.stat)
@@ -141,11 +142,12 @@ func (pl *plan) hostRoot() error {
 			pl.Call(unix.SYS_SYMLINKAT, pl.Str(e.link), parent, pl.Str(name)).Ignore(unix.EEXIST)
 		case hostFile:
 			pl.Call(unix.SYS_MKNODAT, parent, pl.Str(name), unix.S_IFREG|0o644, 0).Ignore(unix.EEXIST)
-			pl.attachHost(pl.hostBind(e.path), parent, name)
+			pl.attachHost(pl.hostBind(e.path, gone), parent, name)
 		case hostTree:
 			pl.makeDir(parent, name, 0o755)
-			pl.attachHost(pl.hostDirectory(base, e), parent, name)
+			pl.attachHost(pl.hostDirectory(base, e, gone), parent, name)
 		}
+		pl.Here(gone)
 	}
 	return nil
 }
@@ -158,8 +160,8 @@ func (pl *plan) attachHost(mnt, parent launch.Arg, name string) {
 }
 
 // hostBind is a read-only copy of a part of the host's tree.
-func (pl *plan) hostBind(dir string) launch.Arg {
-	mnt := pl.cloneTree(cwdFD, dir, true).Result()
+func (pl *plan) hostBind(dir string, gone launch.Label) launch.Arg {
+	mnt := pl.cloneTree(cwdFD, dir, true).On(unix.ENOENT, gone).Result()
 	pl.setAttr(mnt, mountAttr{set: pl.rootAttr() | unix.MOUNT_ATTR_RDONLY}, true)
 	return mnt
 }
@@ -167,7 +169,7 @@ func (pl *plan) hostBind(dir string) launch.Arg {
 // hostDirectory is an overlay of one of the host's directories, or where there can be none, because
 // the file system cannot be a lower layer, a read-only bind. It is an overlay for read-only access as
 // well: on a bind, sockets and FIFOs would be the host's own, and programs of the host listen there.
-func (pl *plan) hostDirectory(base launch.Arg, e hostEntry) launch.Arg {
+func (pl *plan) hostDirectory(base launch.Arg, e hostEntry, gone launch.Label) launch.Arg {
 	attr := pl.rootAttr()
 	if pl.cfg.Root.access() == ReadOnly {
 		attr |= unix.MOUNT_ATTR_RDONLY
@@ -180,17 +182,17 @@ func (pl *plan) hostDirectory(base launch.Arg, e hostEntry) launch.Arg {
 	fs := pl.fsOpen("overlay", "overlay")
 	lower := overlayEscape(e.path, `\:`)
 	if len(lower) > 250 {
-		return pl.hostBind(e.path)
+		return pl.hostBind(e.path, gone)
 	}
 	options := append([]fsOption{{key: "lowerdir", value: lower}, {key: "upperdir", value: "upper/" + name},
 		{key: "workdir", value: "work/" + name}}, pl.overlayOptions()...)
 	for _, o := range options {
-		pl.fsSet(fs, o).On(unix.EINVAL, bind)
+		pl.fsSet(fs, o).On(unix.EINVAL, bind).On(unix.ENOENT, gone)
 	}
-	pl.Call(unix.SYS_FSCONFIG, fs, unix.FSCONFIG_CMD_CREATE).On(unix.EINVAL, bind)
+	pl.Call(unix.SYS_FSCONFIG, fs, unix.FSCONFIG_CMD_CREATE).On(unix.EINVAL, bind).On(unix.ENOENT, gone)
 	mnt := pl.Call(unix.SYS_FSMOUNT, fs, unix.FSMOUNT_CLOEXEC, launch.Arg(attr)).Then(done)
 	pl.Here(bind)
-	pl.cloneTree(cwdFD, e.path, true).StoreTo(mnt.Result())
+	pl.cloneTree(cwdFD, e.path, true).On(unix.ENOENT, gone).StoreTo(mnt.Result())
 	pl.setAttr(mnt.Result(), mountAttr{set: pl.rootAttr() | unix.MOUNT_ATTR_RDONLY}, true)
 	pl.Here(done)
 	pl.close(fs)

@@ -3,6 +3,8 @@
 package container
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -469,6 +471,34 @@ func TestRootPropagation(t *testing.T) {
 				}
 			})
 		}
+	})
+}
+
+// A directory of the host's that is removed between the look and the start is not in the container.
+func TestHostDirectoryIsRemoved(t *testing.T) {
+	testenv.Need(t, testenv.Overlay)
+	inMountNamespace(t, func(t *testing.T) {
+		dir := t.TempDir()
+		writeTree(t, dir, map[string]string{"mnt/": "", "gone/": "", "file": "x", "stays/": ""})
+		mount(t, "tmpfs", dir+"/mnt", "tmpfs", 0)
+		cfg := DefaultConfig()
+		cfg.Root = HostRoot
+		pl, err := newPlan(&cfg, &Process{Args: []string{"true"}}, stdioFiles{}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(os.Remove(dir+"/gone"), os.Remove(dir+"/file")); err != nil {
+			t.Fatal(err)
+		}
+		s, err := pl.start(context.Background(), dir, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.reap(); err != nil || s.status != 0 {
+			t.Errorf("%v, %v", err, s.status)
+		}
+		s.release()
+		s.pidfd.Close()
 	})
 }
 
