@@ -6,7 +6,6 @@ import (
 	"os"
 	"path"
 	"slices"
-	"strconv"
 	"strings"
 
 	"example.com/container/internal/launch"
@@ -217,24 +216,8 @@ func readMountInfo() ([]mountInfo, error) {
 		fields, rest, ok := strings.Cut(line, " - ")
 		left, right := strings.Fields(fields), strings.Fields(rest)
 		if ok && len(left) >= 5 && len(right) >= 1 {
-			list = append(list, mountInfo{unescapeOctal(left[4]), right[0]})
+			list = append(list, mountInfo{unescapeMountinfo(left[4]), right[0]})
 		}
 	}
 	return list, nil
-}
-
-// unescapeOctal undoes the kernel's escapes of space, tab, newline and backslash.
-func unescapeOctal(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+4 <= len(s) {
-			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(n))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
 }

@@ -152,12 +152,6 @@ func (pl *plan) mount(m Mount, src mountSource) error {
 	case m.Type == "bind":
 	case m.Type == "tmpfs" && m.CopyUp:
 		mnt = pl.copyUp(m, src.mnt, at, set)
-	case m.Type == "overlay":
-		mnt = pl.fsOpen("overlay", m.source())
-		for _, o := range fsOptions(m) {
-			pl.fsSet(mnt, o)
-		}
-		mnt = pl.fsMount(mnt, set)
 	default:
 		mnt = pl.newFS(m.Type, m.source(), set, fsOptions(m)...)
 	}

@@ -96,11 +96,7 @@ func (pl *plan) becomeRoot() {
 }
 
 func (pl *plan) stepOOMScore() error {
-	adj := pl.cfg.OomScoreAdj
-	if pl.proc.OomScoreAdj != nil {
-		adj = pl.proc.OomScoreAdj
-	}
-	if adj != nil {
+	if adj := override(pl.proc.OomScoreAdj, pl.cfg.OomScoreAdj); adj != nil {
 		pl.writeFile(cwdFD, "/proc/self/oom_score_adj", 0, fmt.Sprint(*adj))
 	}
 	return nil
