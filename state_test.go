@@ -28,7 +28,7 @@ func lifeForge(t testing.TB, c *Container, change func(*ContainerState)) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	change(state)
+	change(&state.ContainerState)
 	if err := c.record.write("state.json", state); err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +61,7 @@ func TestStateOfLife(t *testing.T) {
 			}
 		}
 	}
-	expect(StatusCreated, false, 0)
+	expect(StatusCreating, false, 0)
 	p := lifeSh("read line; exit 4")
 	in, _ := p.StdinPipe()
 	if err := c.Run(context.Background(), p); err != nil {
@@ -137,8 +137,8 @@ func TestDerive(t *testing.T) {
 		"no number":         {0, 0, bootID(), StatusStopped},
 		"negative":          {-1, startTime(self), bootID(), StatusStopped},
 	} {
-		s := ContainerState{Status: StatusRunning, Pid: row.pid, StartTime: row.start, BootID: row.boot}
-		s.derive()
+		s := stored{ContainerState: ContainerState{Status: StatusRunning, Pid: row.pid, StartTime: row.start, BootID: row.boot}}
+		record{t.TempDir()}.derive(&s)
 		if s.Status != row.want || (s.Pid != 0) != (row.want == StatusRunning) {
 			t.Errorf("%s: %+v, want %s", name, s, row.want)
 		}
@@ -250,6 +250,13 @@ func TestDestroyDamaged(t *testing.T) {
 func lifeDestroyDamaged(t testing.TB, c *Container) {
 	t.Helper()
 	other, err := Load(filepath.Dir(c.record.dir), c.ID())
+	if _, gone := os.Lstat(c.record.path("state.json")); gone != nil {
+		// What a New or a Destroy leaves that is killed in between: there is no container, and no trace of it.
+		if _, err := os.Lstat(c.record.dir); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("the record is still there: %v", err)
+		}
+		return
+	}
 	if err != nil {
 		t.Fatalf("Load: %v", err)
 	}
