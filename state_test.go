@@ -325,29 +325,37 @@ func TestDestroyRunningWithoutRecord(t *testing.T) {
 	}
 }
 
-// A New that was killed half-way leaves a directory; the id is not lost.
+// A New or a Destroy that was killed half-way leaves a directory without state.json: there is no such
+// container, and the id is not lost.
 func TestHalfMade(t *testing.T) {
 	leak.Check(t)
 	cfg, _ := lifeConfig(t)
 	dir := t.TempDir()
-	if err := os.Mkdir(dir+"/x", 0o700); err != nil {
-		t.Fatal(err)
+	for _, half := range [][]string{nil, {"config.json"}, {"config.json", ".state.json"}, {"start", "go", "report", "exit"}} {
+		make := func() {
+			if err := os.Mkdir(dir+"/x", 0o700); err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range half {
+				if err := os.WriteFile(dir+"/x/"+name, []byte("{}"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		make()
+		if _, err := Load(dir, "x"); !errors.Is(err, ErrNotExist) {
+			t.Errorf("%q: Load: %v", half, err)
+		}
+		if _, err := os.Lstat(dir + "/x"); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%q: Load leaves it: %v", half, err)
+		}
+		make()
+		c, err := New(dir, "x", cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Destroy()
 	}
-	if _, err := New(dir, "x", cfg); !errors.Is(err, ErrExist) {
-		t.Errorf("New: %v", err)
-	}
-	c, err := Load(dir, "x")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Destroy(); err != nil {
-		t.Fatal(err)
-	}
-	c, err = New(dir, "x", cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.Destroy()
 }
 
 func TestLoadNothing(t *testing.T) {
