@@ -30,6 +30,10 @@ var (
 	// ErrNotRunning is returned by Signal, Stop and Wait when there is no process.
 	ErrNotRunning = errors.New("container is not running")
 
+	// ErrPaused is returned by Exec when the container is paused: the process would not start until the
+	// container goes on.
+	ErrPaused = errors.New("container is paused")
+
 	// ErrUnsupported is returned where this kernel, this host or this user cannot do what was asked
 	// for. The message names what is missing. It wraps errors.ErrUnsupported.
 	ErrUnsupported error = &sentinel{"not supported here", errors.ErrUnsupported}

@@ -18,12 +18,13 @@ import (
 type usernsMode int
 
 const (
-	usernsNone   usernsMode = iota
-	usernsJoined            // setns
-	usernsSelf              // the launcher unshares and maps its own single id
-	usernsParent            // the launcher unshares and waits; the parent writes the maps
-	usernsKept              // setns to a mapped one that this process keeps open: no newuidmap again
-	usernsClone             // os/exec clones into it, since the permission belongs to the caller's binary
+	usernsNone    usernsMode = iota
+	usernsJoined             // setns
+	usernsSelf               // the launcher unshares and maps its own single id
+	usernsParent             // the launcher unshares and waits; the parent writes the maps
+	usernsKept               // setns to a mapped one that this process keeps open: no newuidmap again
+	usernsEntered            // setns, with the container's other namespaces
+	usernsClone              // os/exec clones into it, since the permission belongs to the caller's binary
 )
 
 // Messages of the launcher to the parent.
@@ -109,6 +110,9 @@ func (pl *plan) stepNotDumpable() error {
 
 // sysProcAttr holds the namespaces that os/exec makes, in one go with the process.
 func (pl *plan) sysProcAttr() *syscall.SysProcAttr {
+	if pl.into != nil {
+		return pl.joinAttr()
+	}
 	attr := &syscall.SysProcAttr{}
 	switch {
 	case pl.userns == usernsClone:
@@ -132,6 +136,9 @@ func (pl *plan) stepNamespaces() error {
 
 // forks tells whether the container's first process is a child of the one that os/exec starts.
 func (pl *plan) forks() bool {
+	if pl.into != nil {
+		return pl.into.flags&unix.CLONE_NEWPID != 0
+	}
 	ns := &pl.cfg.Namespaces
 	return pl.staged && (ns.NewPID || ns.NewTime || ns.Join[PIDNamespace] != "")
 }

@@ -80,6 +80,7 @@ type plan struct {
 	env        []string
 	caps       capSets
 	stdio      stdioFiles
+	into       *target  // the container to join; nil for one to be started
 	intent     *os.File // where the launcher writes which process it is; nil for a plan that is not started
 	files      closers  // opened for the launcher; ours to close after the start
 
@@ -112,7 +113,7 @@ func newPlan(cfg *Config, proc *Process, stdio stdioFiles, intent *os.File) (*pl
 		pl.files.close()
 		return nil, err
 	}
-	if err := pl.compile(); err != nil {
+	if err := pl.compile(startSteps); err != nil {
 		pl.files.close()
 		return nil, err
 	}
@@ -120,9 +121,9 @@ func newPlan(cfg *Config, proc *Process, stdio stdioFiles, intent *os.File) (*pl
 }
 
 // compile lets each step add its calls.
-func (pl *plan) compile() error {
+func (pl *plan) compile(steps []step) error {
 	pl.emitter = emitter{launch.New(len(pl.proc.ExtraFiles)), make(map[[4]launch.Arg]launch.Arg, 32)}
-	for _, s := range startSteps {
+	for _, s := range steps {
 		pl.Step(s.name, "")
 		if err := s.emit(pl); err != nil {
 			return err

@@ -28,7 +28,7 @@ type started struct {
 
 // start starts the plan's process. When it returns, the user's program is running, or nothing is.
 func (pl *plan) start(ctx context.Context, tempDir string, fault *launch.Fault) (*started, error) {
-	if upper := pl.cfg.Root.Upper; upper != "" {
+	if upper := pl.cfg.Root.Upper; upper != "" && pl.into == nil {
 		if err := os.MkdirAll(upper, 0o700); err != nil {
 			pl.files.close()
 			return nil, &Error{Op: "upper layer", Path: upper, Err: err}

@@ -46,11 +46,16 @@ func (c *Container) openProcess() (pidfd int, err error) {
 	if state.Pid == 0 {
 		return -1, ErrNotRunning
 	}
-	fd, err := unix.PidfdOpen(state.Pid, 0)
+	return openPid(state.Pid, state.StartTime)
+}
+
+// openPid opens the process that has this number and was started at this time.
+func openPid(pid int, started uint64) (pidfd int, err error) {
+	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return -1, ErrNotRunning
 	}
-	if startTime(state.Pid) != state.StartTime {
+	if startTime(pid) != started {
 		unix.Close(fd)
 		return -1, ErrNotRunning
 	}
