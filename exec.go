@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -14,7 +15,8 @@ import (
 // This file starts further processes in a running container. It runs in the caller's process, which
 // need not be the one that has started the container.
 
-// Exec starts p as another process of the container, which must be running, or created and not yet started.
+// Exec starts p as another process of the container, which must be running, or created and not yet started (the
+// latter only for root: an ordinary user gets ErrUnsupported).
 // When it returns nil, the program is running; wait for it with [Process.Wait]. The Container's own Wait,
 // Signal and Stop are about the first process only. The end of the first process is the end of
 // those of Exec, if the container has a PID namespace of its own.
@@ -62,7 +64,7 @@ func (c *Container) ExecNoUserNs(ctx context.Context, p *Process) error {
 
 // exec is what the ways into a container have in common. The target is closed after start.
 func (c *Container) exec(ctx context.Context, p *Process, start func(*target, stdioFiles) (*started, error)) error {
-	fail := func(err error) error { return c.error("exec", err) }
+	fail := func(err error) error { return c.failed("exec", err) }
 	if err := p.validate(); err != nil {
 		return fail(err)
 	}
@@ -97,18 +99,14 @@ func (c *Container) exec(ctx context.Context, p *Process, start func(*target, st
 func (p *Process) attend(s *started, streams *streams) {
 	live := s.liveProcess
 	err := live.reap()
-	close(live.ended)
-	s.release()
 	if err == nil {
 		err = exitError(live.status)
 	}
+	live.exit = err
+	close(live.ended)
+	s.release()
 	close(live.kept)
-	if copyErr := streams.wait(p.WaitDelay); err == nil {
-		err = copyErr
-	}
-	live.err = err
-	live.pidfd.Close()
-	close(live.done)
+	streams.finish(p, live)
 }
 
 // target opens the container's first process.
@@ -117,22 +115,42 @@ func (c *Container) target() (*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	if state.Pid == 0 {
+	switch state.Status {
+	case StatusCreated, StatusRunning, StatusPaused:
+	default:
 		return nil, ErrNotRunning
 	}
-	fd, err := openPid(state.Pid, state.StartTime)
+	pidfd, err := processID{state.Pid, state.StartTime}.open()
+	if err != nil {
+		return nil, ErrNotRunning
+	}
+	t, err := openTarget(state.Pid, pidfd)
+	// A launcher is not dumpable and belongs to the user namespace that it was executed in, the caller's:
+	// only root may look into it.
+	switch denied := errors.Is(err, unix.EACCES); {
+	case denied && state.Status == StatusCreated:
+		return nil, &Error{Op: "namespaces", Err: fmt.Errorf("%w: %w", ErrUnsupported, err), Remedy: "as an ordinary user, enter the container once it has been started"}
+	case denied && c.cfg.Init:
+		return openProgram(state.Pid)
+	}
+	return t, err
+}
+
+// openProgram opens the program that a reaper is the parent of: its oldest child.
+func openProgram(reaper int) (*target, error) {
+	all, err := procEntries()
 	if err != nil {
 		return nil, err
 	}
-	return openTarget(state.Pid, fd)
-}
-
-// error makes an Error of this container's.
-func (c *Container) error(op string, err error) error {
-	var e *Error
-	if errors.As(err, &e) && e.ID == "" {
-		e.ID = c.id
-		return err
+	var program procEntry
+	for _, p := range all {
+		if p.parent == reaper && (program.pid == 0 || p.start < program.start || p.start == program.start && p.pid < program.pid) {
+			program = p
+		}
 	}
-	return &Error{Op: op, ID: c.id, Err: err}
+	pidfd, err := processID{program.pid, program.start}.open()
+	if err != nil {
+		return nil, ErrNotRunning
+	}
+	return openTarget(program.pid, pidfd)
 }
