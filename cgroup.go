@@ -3,10 +3,8 @@
 package container
 
 import (
-	"errors"
-	"fmt"
-	"io/fs"
 	"os"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -14,30 +12,11 @@ import (
 
 // This file finds the cgroup that a process is in, in the v2 tree. It runs in the caller's process.
 
-// cgroupOf is the path of a process's cgroup in the v2 tree, as the caller sees it; "" if the kernel has
-// no such tree. The name is that of a directory of /proc.
-func cgroupOf(process string) (string, error) {
-	f, err := os.Open("/proc/" + process + "/cgroup")
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
-		return "", ErrNotRunning
-	}
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	path, _ := parseOwnCgroup(f)
-	return path, nil
-}
-
 // otherCgroup opens the cgroup of a process, unless it is the caller's own: then it returns nil.
 func otherCgroup(pid int) (*os.File, error) {
-	path, err := cgroupOf(fmt.Sprint(pid))
-	if err != nil {
-		return nil, err
-	}
-	own, err := cgroupOf("self")
-	if err != nil || path == own {
-		return nil, err
+	path := cgroupOf(pid)
+	if path == "" || path == cgroupOf(os.Getpid()) {
+		return nil, nil
 	}
 	return openCgroup(path)
 }
@@ -96,4 +75,16 @@ func frozen(pid int) bool {
 	}
 	defer dir.Close()
 	return cgroupFrozen(dir)
+}
+
+// cgroupOf is the cgroup of a process in the v2 tree, as the caller sees it; empty if there is none, or the
+// process has ended.
+func cgroupOf(pid int) string {
+	f, err := os.Open("/proc/" + strconv.Itoa(pid) + "/cgroup")
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	path, _ := parseOwnCgroup(f)
+	return path
 }

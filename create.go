@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"strconv"
 	"time"
 )
 
@@ -134,8 +133,7 @@ func (c *Container) noteCreated(state *stored, s *started, pl *plan) error {
 	if !c.record.launched(state) || state.Pid != s.pid {
 		return errors.New("the launcher has left another process's number")
 	}
-	state.Status = StatusCreated
-	state.CgroupPath, _ = cgroupOf(strconv.Itoa(s.pid)) // empty if it has ended already
+	state.Status, state.CgroupPath = StatusCreated, cgroupOf(s.pid)
 	if s.supervisor != nil {
 		state.Supervisor = processID{s.supervisor.pid, startTime(s.supervisor.pid)}
 	}

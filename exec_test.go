@@ -315,3 +315,34 @@ func TestExecNoUserNs(t *testing.T) {
 	want = append(want, fmt.Sprintf("CapBnd:\t%016x\nNoNewPrivs:\t1\n0 0 4294967295", caps.bounding))
 	wantText(t, out, strings.Join(want, "\n"))
 }
+
+// Before Start there is everything but the program; a detached container and one with a reaper are joined
+// like any other.
+func TestExecCreated(t *testing.T) {
+	leak.Check(t)
+	for name, change := range map[string]func(*Config){
+		"plain":    func(*Config) {},
+		"detached": func(cfg *Config) { cfg.Detached = true },
+		"init":     func(cfg *Config) { cfg.Init = true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := testConfig(t)
+			change(&cfg)
+			c := lifeNew(t, cfg)
+			if err := c.Create(t.Context(), &Process{Args: []string{"sleep", "1000"}}); err != nil {
+				t.Fatal(err)
+			}
+			script := "hostname; readlink /proc/self/ns/mnt"
+			list, err := c.Processes()
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := "container\n" + nsLink(t, fmt.Sprint(list[len(list)-1]), MountNamespace)
+			wantText(t, execSh(t, c, Process{}, script), want)
+			if err := c.Start(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			wantText(t, execSh(t, c, Process{}, script), want)
+		})
+	}
+}

@@ -134,7 +134,7 @@ func otherNamespaces(pid int) (flags uintptr, err error) {
 		if unix.Stat("/proc/self/ns/"+string(k.kind), &own) == unix.ENOENT {
 			continue // not in this kernel
 		}
-		path := fmt.Sprintf("/proc/%d/ns/%s", pid, k.kind)
+		path := namespacePath(pid, k.kind)
 		if err := unix.Stat(path, &its); err != nil {
 			return 0, &Error{Op: "namespaces", Path: path, Err: err, Remedy: "only root, and the user who has started the container, may enter it"}
 		}
@@ -179,7 +179,9 @@ func readIDMap(file string) ([]IDMap, error) {
 
 // newJoinPlan is newPlan for another process in a running container.
 func newJoinPlan(cfg *Config, proc *Process, stdio stdioFiles, t *target) (*plan, error) {
-	pl := &plan{cfg: cfg, proc: proc, log: cfg.logger(), stdio: stdio, into: t, staged: true}
+	its := *cfg
+	its.Detached, its.Init, its.Root = false, false, Root{} // matters of the first process
+	pl := &plan{cfg: &its, proc: proc, log: cfg.logger(), stdio: stdio, into: t, staged: true}
 	if t.flags&unix.CLONE_NEWUSER != 0 {
 		pl.userns, pl.uidMaps, pl.gidMaps = usernsEntered, t.uidMaps, t.gidMaps
 	}

@@ -29,7 +29,7 @@ type started struct {
 
 // start starts the plan's process. When it returns, the user's program is running, or nothing is.
 func (pl *plan) start(ctx context.Context, tempDir string, fault *launch.Fault) (*started, error) {
-	if upper := pl.cfg.Root.Upper; upper != "" && pl.into == nil {
+	if upper := pl.cfg.Root.Upper; upper != "" {
 		if err := os.MkdirAll(upper, 0o700); err != nil {
 			pl.closeAll()
 			return nil, &Error{Op: "upper layer", Path: upper, Err: err}
