@@ -231,3 +231,21 @@ func (c *Container) state() (*stored, error) {
 	}
 	return state, err
 }
+
+// annotate keeps the annotations of a state, if it is this container's.
+func (c *Container) annotate(from *ContainerState) error {
+	lock, err := c.lockRecord()
+	if err != nil {
+		return c.failed("save state", err)
+	}
+	defer lock.Close()
+	state, err := c.state()
+	if err == nil && !state.Created.Equal(from.Created) {
+		err = ErrNotExist
+	}
+	if err == nil {
+		state.Annotations = from.Annotations
+		err = c.record.write("state.json", state)
+	}
+	return c.failed("save state", err)
+}
