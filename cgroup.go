@@ -4,6 +4,7 @@ package container
 
 import (
 	"os"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -74,4 +75,16 @@ func frozen(pid int) bool {
 	}
 	defer dir.Close()
 	return cgroupFrozen(dir)
+}
+
+// cgroupOf is the cgroup of a process in the v2 tree, as the caller sees it; empty if there is none, or the
+// process has ended.
+func cgroupOf(pid int) string {
+	f, err := os.Open("/proc/" + strconv.Itoa(pid) + "/cgroup")
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	path, _ := parseOwnCgroup(f)
+	return path
 }

@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -100,16 +99,9 @@ func (c *Container) exec(ctx context.Context, p *Process, start func(*target, st
 
 // attend stays with a process that is not the container's first until its end.
 func (p *Process) attend(s *started, streams *streams) {
-	live := s.liveProcess
-	err := live.reap()
-	if err == nil {
-		err = exitError(live.status)
-	}
-	live.exit = err
-	close(live.ended)
-	s.release()
-	close(live.kept)
-	streams.finish(p, live)
+	s.awaitEnd()
+	close(s.kept)
+	p.finish(streams)
 }
 
 // target opens the container's first process.
@@ -127,33 +119,5 @@ func (c *Container) target() (*target, error) {
 	if err != nil {
 		return nil, ErrNotRunning
 	}
-	t, err := openTarget(state.Pid, pidfd)
-	// A launcher is not dumpable and belongs to the user namespace that it was executed in, the caller's:
-	// only root may look into it.
-	switch denied := errors.Is(err, unix.EACCES); {
-	case denied && state.Status == StatusCreated:
-		return nil, &Error{Op: "namespaces", Err: fmt.Errorf("%w: %w", ErrUnsupported, err), Remedy: "as an ordinary user, enter the container once it has been started"}
-	case denied && c.cfg.Init:
-		return openProgram(state.Pid)
-	}
-	return t, err
-}
-
-// openProgram opens the program that a reaper is the parent of: its oldest child.
-func openProgram(reaper int) (*target, error) {
-	all, err := procEntries()
-	if err != nil {
-		return nil, err
-	}
-	var program procEntry
-	for _, p := range all {
-		if p.parent == reaper && (program.pid == 0 || p.start < program.start || p.start == program.start && p.pid < program.pid) {
-			program = p
-		}
-	}
-	pidfd, err := processID{program.pid, program.start}.open()
-	if err != nil {
-		return nil, ErrNotRunning
-	}
-	return openTarget(program.pid, pidfd)
+	return openTarget(state.Pid, pidfd)
 }

@@ -31,6 +31,7 @@ const (
 const (
 	tagMaps  = 1 // in the user namespace, waiting for its maps
 	tagPid   = 2 // the process id of the container's first process, or of the one that will fork it
+	tagHeld  = 5 // the same, where somebody else might wait for that process: it goes on when we know it
 	tagReady = 3 // all is set up: the rest is between the launcher and whoever starts the container
 	tagLast  = 4 // what follows is execve
 )
@@ -154,9 +155,16 @@ func (pl *plan) stepFork() error {
 	// With a supervisor the caller's place is the supervisor's.
 	inner := pl.Label()
 	pid := pl.Call(unix.SYS_CLONE, unix.CLONE_PARENT|launch.Arg(unix.SIGCHLD)).Case(0, inner)
-	pl.Send(tagPid, pid.Result())
+	tag := uint32(tagPid)
+	if pl.supervised() {
+		tag = tagHeld
+	}
+	pl.Send(tag, pid.Result())
 	pl.Exit(0)
 	pl.Here(inner)
+	if pl.supervised() {
+		pl.Wait()
+	}
 	return nil
 }
 

@@ -60,8 +60,8 @@ var startSteps = []step{
 	{"enter directory as user", (*plan).stepReenterWorkdir, "who may enter what root may not, on a network file system"},
 	{"executable", (*plan).stepLookup, "looked up in the container, as the user, before the filter that might forbid it"},
 	{"gate", (*plan).stepGate, "all is set up: whoever starts the container lets it go on"},
-	{"init", (*plan).stepInit, "process 1 stays behind, with no more rights than the program and before its filter"},
 	{"close", (*plan).stepClose, "all but the streams, the extra files and the socket, which goes with execve"},
+	{"init", (*plan).stepInit, "process 1 stays behind, with no more rights than the program and before its filter"},
 	{"seccomp", (*plan).stepSeccomp, "last, so that the filter need not allow any of the above"},
 	{"execute", (*plan).stepExecute, "the socket closes: the parent knows that it worked"},
 }
@@ -125,6 +125,9 @@ func newPlan(cfg *Config, proc *Process, stdio stdioFiles, files *launchFiles) (
 	}
 	return pl, nil
 }
+
+// supervised tells whether the process gets a parent that stays: the first process of a detached container.
+func (pl *plan) supervised() bool { return pl.cfg.Detached && pl.into == nil }
 
 // closeAll closes all that is open for the launcher.
 func (pl *plan) closeAll() {

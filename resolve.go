@@ -16,7 +16,7 @@ import (
 func (pl *plan) resolve() error {
 	pl.resolveUserNamespace()
 	ns := &pl.cfg.Namespaces
-	pl.staged = pl.cfg.Detached || ns.NewUser || ns.NewTime || ns.Join[UserNamespace] != "" || ns.Join[PIDNamespace] != ""
+	pl.staged = pl.supervised() || ns.NewUser || ns.NewTime || ns.Join[UserNamespace] != "" || ns.Join[PIDNamespace] != ""
 	return pl.resolveProcess()
 }
 
