@@ -98,6 +98,9 @@ type Config struct {
 	StopSignal  syscall.Signal
 	StopTimeout time.Duration
 
+	// Hooks are the caller's actions at moments of the container's life. Nil: none.
+	Hooks *Hooks
+
 	// Annotations are the caller's own notes. The package stores them and never reads them.
 	Annotations map[string]string
 

@@ -191,6 +191,9 @@ func (c *Container) start(ctx context.Context, p *Process, streams *streams, int
 	if err != nil {
 		return nil, err
 	}
+	pl.onHooks = func(ctx context.Context, pid int) error {
+		return c.createHooks(ctx, &pl.hooks, &ContainerState{ID: c.id, Created: c.created, Annotations: c.cfg.Annotations}, pid)
+	}
 	return pl.start(ctx, c.record.dir, c.fault)
 }
 

@@ -240,6 +240,6 @@ func planOf(t testing.TB, cfg Config, p *Process) *plan {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pl.files.close()
+	pl.closeFiles()
 	return pl
 }

@@ -3,6 +3,7 @@
 package container
 
 import (
+	"context"
 	"log/slog"
 	"os"
 	"strings"
@@ -47,6 +48,7 @@ var startSteps = []step{
 	{"read-only paths", (*plan).stepReadonlyPaths, "one copy, made read-only before it is attached"},
 	{"working directory", (*plan).stepWorkdir, "made if missing, so before the root is read-only; kept as a descriptor (CVE-2024-21626)"},
 	{"read-only root", (*plan).stepReadonlyRoot, "when nothing needs to be made in it any more"},
+	{"hooks before the pivot", (*plan).stepCreateHooks, "all is set up, and the host's tree is still there for them"},
 	{"pivot", (*plan).stepPivot, "the host's tree is gone from here on; never chroot, which can be left"},
 	{"streams", (*plan).stepStreams, "so that the user can open /dev/stdout again"},
 	{"limits", (*plan).stepLimits, "rlimits, umask, scheduler, personality: while we still may raise them"},
@@ -58,6 +60,7 @@ var startSteps = []step{
 	{"capabilities", (*plan).stepCapabilities, "changing the user has cleared the effective set; the rest goes here"},
 	{"enter directory as user", (*plan).stepReenterWorkdir, "who may enter what root may not, on a network file system"},
 	{"executable", (*plan).stepLookup, "looked up in the container, as the user, before the filter that might forbid it"},
+	{"hooks of the start", (*plan).stepStartHooks, "as the program that comes next, in its place"},
 	{"close", (*plan).stepClose, "all but the streams, the extra files and the socket, which goes with execve"},
 	{"seccomp", (*plan).stepSeccomp, "last, so that the filter need not allow any of the above"},
 	{"execute", (*plan).stepExecute, "the socket closes: the parent knows that it worked"},
@@ -91,6 +94,8 @@ type plan struct {
 	cwd     launch.Arg
 	entered launch.Arg // whether root could enter it
 	path    launch.Arg // the executable's path, found by the lookup
+	hooks   hookFiles
+	onHooks func(ctx context.Context, pid int) error // called when the launcher waits before the pivot
 }
 
 // closers are files to be closed together.
@@ -109,14 +114,20 @@ func newPlan(cfg *Config, proc *Process, stdio stdioFiles, intent *os.File) (*pl
 		pl.files = append(pl.files, intent)
 	}
 	if err := pl.resolve(); err != nil {
-		pl.files.close()
+		pl.closeFiles()
 		return nil, err
 	}
 	if err := pl.compile(); err != nil {
-		pl.files.close()
+		pl.closeFiles()
 		return nil, err
 	}
 	return pl, nil
+}
+
+// closeFiles closes what a plan holds that is not started.
+func (pl *plan) closeFiles() {
+	pl.files.close()
+	pl.hooks.close()
 }
 
 // compile lets each step add its calls.
@@ -145,7 +156,7 @@ func Explain(cfg Config, p *Process) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer pl.files.close()
+	defer pl.closeFiles()
 	return pl.String(), nil
 }
 

@@ -34,6 +34,7 @@ func (pl *plan) start(ctx context.Context, tempDir string, fault *launch.Fault) 
 			return nil, &Error{Op: "upper layer", Path: upper, Err: err}
 		}
 	}
+	defer pl.hooks.close()
 	child, err := pl.Start(&launch.Attr{
 		Sys:        pl.sysProcAttr(),
 		Stdio:      pl.stdio,
@@ -72,6 +73,7 @@ type starting struct {
 	*plan
 	child   *launch.Child
 	waiting bool // the launcher waits for our Go
+	hooked  bool // it waits for the hooks
 
 	// Where the launcher forks, the container's first process is its child, and ours by
 	// CLONE_PARENT. Until its number is known the launcher must not be killed: the child would be
@@ -126,7 +128,7 @@ func (s *starting) converse(ctx context.Context) error {
 			break
 		}
 		if err != nil {
-			return stepError(err)
+			return s.hooks.explain(stepError(err))
 		}
 		switch msg.Tag {
 		case tagMaps:
@@ -144,6 +146,14 @@ func (s *starting) converse(ctx context.Context) error {
 			} // with EPIPE it is gone, and why is the next message
 		case tagPid:
 			if err := s.setInner(int(msg.Value)); err != nil {
+				return err
+			}
+		case tagHooks:
+			s.hooked = true
+		}
+		if s.hooked && s.firstPid() != 0 { // the number may come after the message of the one whose it is
+			s.hooked = false
+			if err := s.atHooks(ctx); err != nil {
 				return err
 			}
 		}
@@ -252,6 +262,8 @@ func stepError(err error) error {
 		out.Err = e.Errno
 	}
 	switch e.Step.Name {
+	case hookStep(hookCreateContainer), hookStep(hookStartContainer):
+		out.Err = hookError(e, out.Err)
 	case "executable":
 		out.Op, out.Err = "execute", fmt.Errorf("%w: %w", ErrNotFound, e.Errno)
 		if e.Errno == unix.EACCES {

@@ -9,6 +9,7 @@ type Status string
 
 // The statuses of a container.
 const (
+	StatusCreating Status = "creating"
 	// StatusCreated: it is on disk, and nothing of the user's has run.
 	StatusCreated Status = "created"
 	// StatusRunning: its first process is alive.

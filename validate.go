@@ -25,6 +25,7 @@ var configChecks = []func(*Config) []error{
 	checkPaths,
 	checkSysctls,
 	checkStop,
+	checkHooks,
 	func(c *Config) []error { return checkSettings(c.settings()) },
 }
 

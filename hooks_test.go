@@ -1,0 +1,214 @@
+//go:build linux
+
+package container
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/container/internal/leak"
+	"example.com/container/internal/testenv"
+)
+
+// hookKinds are all of them, in the order of a life.
+var hookKinds = []hookKind{
+	hookPrestart, hookCreateRuntime, hookCreateContainer, hookStartContainer, hookPoststart, hookPoststop,
+}
+
+// hookSet sets the hooks of a kind.
+func hookSet(cfg *Config, kind hookKind, list ...Hook) {
+	if cfg.Hooks == nil {
+		cfg.Hooks = &Hooks{}
+	}
+	h := cfg.Hooks
+	*map[hookKind]*[]Hook{
+		hookPrestart: &h.Prestart, hookCreateRuntime: &h.CreateRuntime, hookCreateContainer: &h.CreateContainer,
+		hookStartContainer: &h.StartContainer, hookPoststart: &h.Poststart, hookPoststop: &h.Poststop,
+	}[kind] = list
+}
+
+// hookScripts is a directory of scripts that are hooks, and of what they write: on the host it has this path, in
+// the container it is /tmp. A script finds it in HOOK_DIR.
+type hookScripts string
+
+// hook returns a hook of a kind that is a script.
+func (s hookScripts) hook(t testing.TB, kind hookKind, script string) Hook {
+	t.Helper()
+	dir, name := string(s), fmt.Sprintf("%s%d.sh", kind, time.Now().UnixNano())
+	if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if kind == hookStartContainer {
+		dir = "/tmp"
+	}
+	return Hook{Path: filepath.Join(dir, name), Env: []string{"PATH=/usr/bin:/bin", "HOOK_DIR=" + dir, "HOOK_KIND=" + string(kind)}}
+}
+
+// read returns what hooks have written to a file.
+func (s hookScripts) read(name string) string {
+	text, _ := os.ReadFile(filepath.Join(string(s), name))
+	return string(text)
+}
+
+// hookConfigs are the kinds of containers that hooks are tested in.
+func hookConfigs(t *testing.T, test func(t *testing.T, cfg Config, s hookScripts)) {
+	for name, change := range map[string]func(*testing.T, *Config){
+		"default": func(*testing.T, *Config) {},
+		"no user namespace": func(t *testing.T, cfg *Config) {
+			testenv.Need(t, testenv.Root)
+			cfg.Namespaces.NewUser = false
+		},
+		"host PIDs": func(t *testing.T, cfg *Config) { cfg.Namespaces.NewPID = false },
+		"overlay": func(t *testing.T, cfg *Config) {
+			testenv.Need(t, testenv.Overlay)
+			cfg.Root.Access = CopyOnWrite
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			leak.Check(t)
+			cfg, root := lifeConfig(t)
+			change(t, &cfg)
+			if !cfg.Namespaces.NewPID && cfg.Namespaces.NewUser {
+				cfg = withoutPIDs(cfg)
+				cfg.Mounts = []Mount{{Type: "bind", Source: "/proc", Target: "/proc", Flags: Recursive}}
+			}
+			cfg.Mounts = append(cfg.Mounts, Mount{Type: "bind", Source: root + "/tmp", Target: "/tmp"})
+			test(t, cfg, hookScripts(root+"/tmp"))
+		})
+	}
+}
+
+// TestHookOrder runs a hook of each kind through a life, and two of some: they run in their order, once, with the
+// state that the specification says, in the namespaces that it says.
+func TestHookOrder(t *testing.T) {
+	hookConfigs(t, func(t *testing.T, cfg Config, s hookScripts) {
+		cfg.Annotations = map[string]string{"a": "b \"c\""}
+		script := `printf '%s\t%s\t%s\t%s\n' "$HOOK_KIND" "$(cat)" \
+			"$(readlink /proc/self/ns/mnt) $(readlink /proc/self/ns/pid) $(readlink /proc/self/ns/net)" \
+			"$(pwd)" >>$HOOK_DIR/log`
+		for _, kind := range hookKinds {
+			h := s.hook(t, kind, script)
+			second := h
+			second.Env = append(slices.Clone(h.Env[:2]), "HOOK_KIND="+string(kind)+"2")
+			hookSet(&cfg, kind, h, second)
+		}
+		p := lifeSh("read x")
+		in, _ := p.StdinPipe()
+		c := lifeNew(t, cfg)
+		if err := c.Run(context.Background(), p); err != nil {
+			t.Fatal(err)
+		}
+		pid := c.Pid()
+		namespaces := func(pid any) string {
+			var list []string
+			for _, kind := range []string{"mnt", "pid", "net"} {
+				link, err := os.Readlink(fmt.Sprintf("/proc/%v/ns/%s", pid, kind))
+				if err != nil {
+					t.Fatal(err)
+				}
+				list = append(list, link)
+			}
+			return strings.Join(list, " ")
+		}
+		inside, outside := namespaces(pid), namespaces("self")
+		in.Close()
+		if err := c.Wait(); err != nil {
+			t.Error(err)
+		}
+		if err := c.Destroy(); err != nil {
+			t.Error(err)
+		}
+		innerPid := pid
+		if cfg.Namespaces.NewPID {
+			innerPid = 1
+		}
+		want := []struct {
+			status Status
+			pid    int
+			ns     string
+		}{
+			{"creating", pid, outside}, {"creating", pid, outside}, {"creating", innerPid, inside},
+			{"created", innerPid, inside}, {"running", pid, outside}, {"stopped", 0, outside},
+		}
+		got := strings.Split(strings.TrimSpace(s.read("log")), "\n")
+		if len(got) != 2*len(want) {
+			t.Fatalf("%d hooks ran:\n%s", len(got), strings.Join(got, "\n"))
+		}
+		for i, line := range got {
+			f := strings.Split(line, "\t")
+			w, kind := want[i/2], string(hookKinds[i/2])
+			if i%2 == 1 {
+				kind += "2"
+			}
+			var state map[string]any
+			if err := json.Unmarshal([]byte(f[1]), &state); err != nil {
+				t.Errorf("%s: %v in %s", kind, err, f[1])
+				continue
+			}
+			if w.pid == 0 {
+				if state["pid"] != nil {
+					t.Errorf("%s: pid %v", kind, state["pid"])
+				}
+				state["pid"] = 0.
+			}
+			annotation, _ := state["annotations"].(map[string]any)
+			if f[0] != kind || state["status"] != string(w.status) || state["pid"] != float64(w.pid) || f[2] != w.ns ||
+				state["ociVersion"] != ociVersion || state["id"] != "life" || state["bundle"] != c.record.dir || annotation["a"] != `b "c"` {
+				t.Errorf("hook %d is %q, want %s %+v", i, f, kind, w)
+			}
+		}
+	})
+}
+
+// TestHookProcess looks at what a program gets: its arguments and environment exactly, its own session, no
+// descriptors but three, and the state from the start.
+func TestHookProcess(t *testing.T) {
+	hookConfigs(t, func(t *testing.T, cfg Config, s hookScripts) {
+		extra, err := os.Open("/dev/zero")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer extra.Close()
+		for _, kind := range hookKinds {
+			h := s.hook(t, kind, "")
+			h.Path = "/bin/busybox"
+			h.Args = []string{"sh", "-c", `exec >` + strings.TrimPrefix(h.Env[1], "HOOK_DIR=") + "/" + string(kind) + `
+				busybox tr '\0' '\n' </proc/self/environ
+				echo "$0 $#"
+				busybox cut -d' ' -f5,6 /proc/self/stat
+				busybox ls /proc/self/fd | busybox tr '\n' ' '
+				umask
+				busybox grep SigBlk /proc/self/status
+				busybox wc -c`, "zero", "a b", ""}
+			h.Env = []string{"A=1", "B=x y", "A=2"}
+			if kind == hookStartContainer {
+				h.Env = append(h.Env, "PATH=/bin")
+			}
+			hookSet(&cfg, kind, h)
+		}
+		p := lifeSh("exit 3")
+		p.ExtraFiles = []*os.File{extra, nil, extra}
+		c := lifeNew(t, cfg)
+		if err := c.Run(context.Background(), p); err != nil {
+			t.Fatal(err)
+		}
+		c.Wait()
+		if err := c.Destroy(); err != nil {
+			t.Error(err)
+		}
+		_ = bytes.MinRead
+		_ = errors.Is
+		for _, kind := range hookKinds {
+			t.Logf("%s:\n%s", kind, s.read(string(kind)))
+		}
+	})
+}
