@@ -86,6 +86,16 @@ func (pl *plan) stepCreateHooks() (err error) {
 	return nil
 }
 
+// attachForHooks mounts the container's root where programs of CreateContainer look for it, and what they mount
+// there becomes a part of it. A user who may not go there finds it by the working directory only.
+func (pl *plan) attachForHooks(dir string) {
+	there := pl.Label()
+	flags := launch.Arg(unix.MOVE_MOUNT_F_EMPTY_PATH | unix.MOVE_MOUNT_T_SYMLINKS)
+	pl.Call(unix.SYS_MOVE_MOUNT, pl.root, pl.Str(""), cwdFD, pl.Str(dir), flags).Ignore(unix.EACCES).Then(there)
+	pl.attachOverRoot(pl.root)
+	pl.Here(there)
+}
+
 // stepStartHooks runs programs of the container with what its own program will have.
 func (pl *plan) stepStartHooks() error {
 	list := pl.cfg.Hooks.programs(hookStartContainer)

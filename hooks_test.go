@@ -212,3 +212,21 @@ func TestHookProcess(t *testing.T) {
 		}
 	})
 }
+
+// TestHookRoot: programs of CreateContainer find the container's root, with its mounts, at Root.Dir and as their
+// working directory, and what they mount there is in the container.
+func TestHookRoot(t *testing.T) {
+	hookConfigs(t, func(t *testing.T, cfg Config, s hookScripts) {
+		h := s.hook(t, hookCreateContainer, `[ -c dev/null ] && [ -c $ROOT/dev/null ] && [ ! -e /dev/null/x ] &&
+			mount -t tmpfs hook $ROOT/etc && echo made >etc/hook && test -e $ROOT/etc/hook`)
+		h.Env = append(h.Env, "ROOT="+cfg.Root.Dir)
+		hookSet(&cfg, hookCreateContainer, h)
+		got := sh(t, cfg, "cat /etc/hook; ls /etc; ls -a /..; cd /; pwd")
+		if !strings.HasPrefix(got, "made\nhook\n") || strings.Contains(got, "home") || !strings.HasSuffix(got, "/") {
+			t.Errorf("in the container: %s", got)
+		}
+		if text, err := os.ReadFile(cfg.Root.Dir + "/etc/hook"); err == nil {
+			t.Errorf("on the host: %s", text)
+		}
+	})
+}
