@@ -234,12 +234,22 @@ func (h *hookFiles) explain(err error) error {
 	return err
 }
 
-// firstPid is the number of the container's first process, or 0 if it is not known yet.
+// firstPid is the number of the container's first process, or 0 if it is not known yet: the message that says so comes
+// from its parent, and may come later than its own.
 func (s *starting) firstPid() int {
-	if s.forks() {
-		return s.innerPid
+	forks := 0
+	for _, forked := range []bool{s.cfg.Detached, s.plan.forks()} {
+		if forked {
+			forks++
+		}
 	}
-	return s.child.Process().Pid
+	switch {
+	case forks == 0:
+		return s.child.Process().Pid
+	case s.forked < forks:
+		return 0
+	}
+	return s.innerPid
 }
 
 // atHooks lets the caller run its hooks, and the launcher go on.
@@ -250,7 +260,7 @@ func (s *starting) atHooks(ctx context.Context) error {
 			s.abort()
 		}
 	}()
-	err := s.onHooks(ctx, s.firstPid())
+	err := s.onHooks(ctx, &s.hooks, s.firstPid())
 	returned = true
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ package container
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -35,7 +36,7 @@ type ociState struct {
 
 // hookState is the state as programs of a kind read it.
 func (c *Container) hookState(status Status, pid int) []byte {
-	text, _ := json.Marshal(ociState{ociVersion, c.id, status, pid, c.record.dir, c.cfg.Annotations}) // of strings: cannot fail
+	text, _ := json.Marshal(ociState{ociVersion, c.id, status, pid, cmp.Or(c.cfg.Bundle, c.record.dir), c.cfg.Annotations}) // of strings: cannot fail
 	return append(text, '\n')
 }
 
@@ -63,6 +64,62 @@ func (c *Container) runHooks(ctx context.Context, kind hookKind, state *Containe
 	return nil
 }
 
+// startHooks calls the functions of StartContainer. Until the last has returned, nothing of the container's runs.
+func (c *Container) startHooks(ctx context.Context, state *stored) error {
+	returned := false
+	defer func() {
+		if !returned {
+			c.kill(state)
+		}
+	}()
+	err := c.runHooks(ctx, hookStartContainer, &state.ContainerState)
+	returned = err == nil
+	return err
+}
+
+// poststart runs the hooks that come when the program runs. The record is not locked.
+func (c *Container) poststart(ctx context.Context) error {
+	if len(c.cfg.Hooks.list(hookPoststart)) == 0 {
+		return nil
+	}
+	state, err := c.state()
+	if err != nil {
+		return err
+	}
+	returned := false
+	defer func() {
+		if !returned {
+			c.kill(state)
+		}
+	}()
+	err = c.runHooks(ctx, hookPoststart, &state.ContainerState)
+	returned = err == nil
+	return err
+}
+
+// kill ends a container of which a hook has failed.
+func (c *Container) kill(state *stored) {
+	if err := errors.Join(c.endOwn(), c.killAll(context.Background(), state)); err != nil {
+		c.cfg.logger().Warn("the container could not be stopped after the failure of a hook", "id", c.id, "err", err)
+	}
+}
+
+// poststop runs all hooks of the end, whatever becomes of them.
+func (c *Container) poststop(state *stored) {
+	if len(c.cfg.Hooks.list(hookPoststop)) == 0 {
+		return
+	}
+	if p, err := c.process(); err == nil && state.Stopped.IsZero() {
+		state.ended(p.live)
+	}
+	state.Status, state.Pid = StatusStopped, 0
+	for i := range c.cfg.Hooks.Poststop {
+		if err := c.runHook(context.Background(), hookPoststop, i, &state.ContainerState); err != nil {
+			c.cfg.logger().Warn("a hook has failed", "id", c.id, "err", err)
+		}
+	}
+}
+
 // runHook runs one hook, unless it is one of those that are run inside.
 func (c *Container) runHook(ctx context.Context, kind hookKind, i int, state *ContainerState) (err error) {
 	h := &c.cfg.Hooks.list(kind)[i]
@@ -72,6 +129,8 @@ func (c *Container) runHook(ctx context.Context, kind hookKind, i int, state *Co
 		object = index("Func ", i)
 		err = ErrHookFunc
 		if h.Func != nil {
+			c.inFunc.Add(1)
+			defer c.inFunc.Add(-1)
 			err = h.call(ctx, state)
 		}
 	case kind.inside():
@@ -80,7 +139,7 @@ func (c *Container) runHook(ctx context.Context, kind hookKind, i int, state *Co
 		err = h.run(ctx, c.hookState(state.Status, state.Pid))
 	}
 	if err != nil {
-		return &Error{Op: hookStep(kind), ID: c.id, Path: object, Err: err}
+		return &Error{Op: hookStep(kind), Path: object, Err: err}
 	}
 	return nil
 }

@@ -101,7 +101,7 @@ func TestHookOrder(t *testing.T) {
 			second.Env = append(slices.Clone(h.Env[:2]), "HOOK_KIND="+string(kind)+"2")
 			hookSet(&cfg, kind, h, second)
 		}
-		p := lifeSh("read x")
+		p := lifeSh("read x; true")
 		in, _ := p.StdinPipe()
 		c := lifeNew(t, cfg)
 		if err := c.Run(context.Background(), p); err != nil {

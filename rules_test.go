@@ -65,6 +65,7 @@ var rules = []rule{
 			{"examples/internal/clitest/", "for TestMain: ends the test or the program"},
 			{"hooks_run.go", "kills the process group of a child that has not been waited for"},
 			{"capability_linux.go", "asks prctl for the last capability, changes nothing"},
+			{"ioctl_unsafe.go", "asks the kernel about a descriptor, changes nothing"},
 			{"internal/bench/", "a program: a thread of its own that sees cgroup v2 only"},
 		},
 		faults: 23,
