@@ -51,6 +51,9 @@ func TestHookFails(t *testing.T) {
 	hookConfigs(t, func(t *testing.T, base Config, s hookScripts) {
 		for i, kind := range hookKinds {
 			for _, f := range hookFailures {
+				if name := t.Name(); f.name != "status" && f.name != "timeout" && !strings.HasSuffix(name, "default") && !strings.HasSuffix(name, "two_phases") {
+					continue // it would tell nothing new
+				}
 				cfg := base
 				cfg.Hooks = nil
 				bad := s.hook(t, kind, f.script)
@@ -79,7 +82,7 @@ func TestHookFails(t *testing.T) {
 				cfg.Logger = slog.New(slog.NewTextHandler(&logged, nil))
 				c := lifeNew(t, cfg)
 				began := time.Now()
-				err := c.Run(context.Background(), &Process{Args: []string{"sleep", "1000"}})
+				err := hookRun(context.Background(), c, &Process{Args: []string{"sleep", "1000"}})
 				what := fmt.Sprintf("%s, %s", kind, f.name)
 				if kind != hookPoststop {
 					var e *Error
@@ -99,7 +102,7 @@ func TestHookFails(t *testing.T) {
 					if err != nil || status != StatusRunning {
 						t.Errorf("%s: Run returned %v, it is %s", what, err, status)
 					}
-				case kind == hookPoststart:
+				case kind == hookPoststart, kind == hookStartContainer && cfg.Annotations != nil:
 					if status != StatusStopped {
 						t.Errorf("%s: it is %s after a failure", what, status)
 					}
@@ -109,7 +112,7 @@ func TestHookFails(t *testing.T) {
 					os.Remove(string(s) + "/log")
 					os.WriteFile(path, []byte("#!/bin/sh\n"), 0o755)
 					os.Chmod(path, 0o755)
-					if err := c.Run(context.Background(), &Process{Args: []string{"sleep", "1000"}}); err != nil {
+					if err := hookRun(context.Background(), c, &Process{Args: []string{"sleep", "1000"}}); err != nil {
 						t.Errorf("%s: the second Run: %v", what, err)
 					}
 				}
@@ -210,11 +213,15 @@ func TestHookContext(t *testing.T) {
 					}
 				}
 			}()
-			err := lifeWait(t, func() error { return c.Run(ctx, &Process{Args: []string{"true"}}) })
+			err := lifeWait(t, func() error { return hookRun(ctx, c, &Process{Args: []string{"true"}}) })
 			if !errors.Is(err, context.Canceled) {
 				t.Errorf("%s: %v", kind, err)
 			}
-			if status, _ := c.Status(); status != StatusCreating {
+			want := StatusCreating
+			if kind == hookStartContainer && cfg.Annotations != nil {
+				want = StatusStopped
+			}
+			if status, _ := c.Status(); status != want {
 				t.Errorf("%s: status %s", kind, status)
 			}
 		}

@@ -59,9 +59,29 @@ func (s hookScripts) read(name string) string {
 	return string(text)
 }
 
+// hookRun runs the process: in two phases, the second as another process would, where the configuration's annotation
+// says so.
+func hookRun(ctx context.Context, c *Container, p *Process) error {
+	if c.cfg.Annotations["phases"] != "2" {
+		return c.Run(ctx, p)
+	}
+	if err := c.Create(ctx, p); err != nil {
+		return err
+	}
+	other, err := Load(filepath.Dir(c.record.dir), c.id)
+	if err != nil {
+		return err
+	}
+	return other.Start(ctx)
+}
+
 // hookConfigs are the kinds of containers that hooks are tested in.
 func hookConfigs(t *testing.T, test func(t *testing.T, cfg Config, s hookScripts)) {
+	two := map[string]string{"phases": "2"}
 	for name, change := range map[string]func(*testing.T, *Config){
+		"two phases":        func(t *testing.T, cfg *Config) { cfg.Annotations = two },
+		"detached":          func(t *testing.T, cfg *Config) { cfg.Annotations, cfg.Detached = two, true },
+		"init":              func(t *testing.T, cfg *Config) { cfg.Init = true },
 		"default": func(*testing.T, *Config) {},
 		"no user namespace": func(t *testing.T, cfg *Config) {
 			testenv.Need(t, testenv.Root)
@@ -91,7 +111,7 @@ func hookConfigs(t *testing.T, test func(t *testing.T, cfg Config, s hookScripts
 // state that the specification says, in the namespaces that it says.
 func TestHookOrder(t *testing.T) {
 	hookConfigs(t, func(t *testing.T, cfg Config, s hookScripts) {
-		cfg.Annotations = map[string]string{"a": "b \"c\""}
+		cfg.Annotations = map[string]string{"a": "b \"c\"", "phases": cfg.Annotations["phases"]}
 		script := `printf '%s\t%s\t%s\t%s\n' "$HOOK_KIND" "$(cat)" \
 			"$(readlink /proc/self/ns/mnt) $(readlink /proc/self/ns/pid) $(readlink /proc/self/ns/net)" \
 			"$(pwd)" >>$HOOK_DIR/log`
@@ -104,7 +124,7 @@ func TestHookOrder(t *testing.T) {
 		p := lifeSh("read x; true")
 		in, _ := p.StdinPipe()
 		c := lifeNew(t, cfg)
-		if err := c.Run(context.Background(), p); err != nil {
+		if err := hookRun(context.Background(), c, p); err != nil {
 			t.Fatal(err)
 		}
 		pid := c.Pid()
@@ -198,7 +218,7 @@ func TestHookProcess(t *testing.T) {
 		p := lifeSh("exit 3")
 		p.ExtraFiles = []*os.File{extra, nil, extra}
 		c := lifeNew(t, cfg)
-		if err := c.Run(context.Background(), p); err != nil {
+		if err := hookRun(context.Background(), c, p); err != nil {
 			t.Fatal(err)
 		}
 		c.Wait()
