@@ -219,8 +219,8 @@ func (c *Container) startCreated(ctx context.Context) error {
 	if err := c.startHooks(ctx, state); err != nil {
 		return err
 	}
-	if err := c.record.openGate(ctx, state.Held); err != nil {
-		if ctx.Err() != nil {
+	if released, err := c.record.openGate(ctx, state.Held); err != nil {
+		if released && (ctx.Err() != nil || !state.first().wait(time.Second)) { // what has failed ends by itself
 			c.kill(state)
 		}
 		return err

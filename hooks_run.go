@@ -97,10 +97,10 @@ func (c *Container) poststart(ctx context.Context) error {
 	return err
 }
 
-// kill ends a container of which a hook has failed.
+// kill ends a container whose start has failed.
 func (c *Container) kill(state *stored) {
 	if err := errors.Join(c.endOwn(), c.killAll(context.Background(), state)); err != nil {
-		c.cfg.logger().Warn("the container could not be stopped after the failure of a hook", "id", c.id, "err", err)
+		c.cfg.logger().Warn("the container could not be stopped after its start had failed", "id", c.id, "err", err)
 	}
 }
 

@@ -79,10 +79,10 @@ func hookRun(ctx context.Context, c *Container, p *Process) error {
 func hookConfigs(t *testing.T, test func(t *testing.T, cfg Config, s hookScripts)) {
 	two := map[string]string{"phases": "2"}
 	for name, change := range map[string]func(*testing.T, *Config){
-		"two phases":        func(t *testing.T, cfg *Config) { cfg.Annotations = two },
-		"detached":          func(t *testing.T, cfg *Config) { cfg.Annotations, cfg.Detached = two, true },
-		"init":              func(t *testing.T, cfg *Config) { cfg.Init = true },
-		"default": func(*testing.T, *Config) {},
+		"two phases": func(t *testing.T, cfg *Config) { cfg.Annotations = two },
+		"detached":   func(t *testing.T, cfg *Config) { cfg.Annotations, cfg.Detached = two, true },
+		"init":       func(t *testing.T, cfg *Config) { cfg.Init = true },
+		"default":    func(*testing.T, *Config) {},
 		"no user namespace": func(t *testing.T, cfg *Config) {
 			testenv.Need(t, testenv.Root)
 			cfg.Namespaces.NewUser = false

@@ -113,6 +113,10 @@ func (s *starting) setInner(pid int) error {
 	// Nobody else can wait for it, so the number is still its own. Where the supervisor can, it is not
 	// yet that number's turn again.
 	fd, err := unix.PidfdOpen(pid, 0)
+	if err == unix.ESRCH && s.cfg.Detached && s.plan.forks() && s.forked == 0 {
+		s.forked++ // it has forked the next one already, and the supervisor has waited for it
+		return nil
+	}
 	if err != nil { // too many open files
 		if child, err := os.FindProcess(pid); err == nil && pid > 0 {
 			child.Kill()
