@@ -111,8 +111,14 @@ func (c *Container) makeProcess(ctx context.Context, p *Process, hold bool) erro
 	if err != nil {
 		return err
 	}
-	pl.onHooks = func(ctx context.Context, h *hookFiles, pid int) error {
-		return c.createHooks(ctx, h, &state.ContainerState, pid)
+	pl.onHooks = func(ctx context.Context, tag uint32, h *hookFiles, pid int) error {
+		now := state.ContainerState
+		now.Pid = pid
+		if tag == tagStartHooks {
+			now.Status = StatusCreated
+			return c.runHooks(ctx, hookStartContainer, &now)
+		}
+		return c.createHooks(ctx, h, &now)
 	}
 	s, err := pl.start(ctx, c.record.dir, c.fault)
 	if err != nil {

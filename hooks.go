@@ -40,7 +40,7 @@ import (
 // to Config.Logger. If the caller is killed while Destroy is at it, they are called again by the next Destroy.
 //
 // While hooks of the first four lists and of Poststop run, the container's record is locked: from them State
-// and Signal work; Create, Start and Destroy of the same container wait for the hook and so for themselves.
+// and Signal work, but Status may be ahead of the state that the hook is given; Create, Start and Destroy of the same container wait for the hook and so for themselves.
 //
 // A hook of the host is not killed when the caller is: it is the caller's helper, and half of its work may be worse
 // than all. One in the container's namespaces dies with the container's first process.

@@ -17,8 +17,11 @@ import (
 // the caller's process. The container's first process runs them: before pivot_root it is the only one
 // that is in the container's namespaces and still sees the host's tree.
 
-// tagHooks says that the launcher waits where the hooks before pivot_root belong.
-const tagHooks = 8
+// Messages of a launcher that waits for the caller's hooks.
+const (
+	tagHooks      = 8 // those before pivot_root
+	tagStartHooks = 9 // those of StartContainer, in a Run; in a Start it waits at the gate
+)
 
 // hookFiles are what the caller and the container's first process share for hooks, until the process
 // is past the last one that the caller has to do with.
@@ -99,6 +102,10 @@ func (pl *plan) attachForHooks(dir string) {
 // stepStartHooks runs programs of the container with what its own program will have.
 func (pl *plan) stepStartHooks() error {
 	list := pl.cfg.Hooks.programs(hookStartContainer)
+	if len(list) < len(pl.cfg.Hooks.list(hookStartContainer)) && pl.launchFiles.gate == nil {
+		pl.Send(tagStartHooks, 0)
+		pl.Wait()
+	}
 	if len(list) == 0 {
 		return nil
 	}
@@ -200,18 +207,16 @@ func hookError(e *launch.Error, err error) error {
 var errHookTimeout = fmt.Errorf("killed when its time was over: %w", context.DeadlineExceeded)
 
 // createHooks runs what comes before pivot_root, and says what the programs that the launcher runs will read.
-func (c *Container) createHooks(ctx context.Context, h *hookFiles, state *ContainerState, pid int) error {
+func (c *Container) createHooks(ctx context.Context, h *hookFiles, state *ContainerState) error {
 	for _, kind := range []hookKind{hookPrestart, hookCreateRuntime, hookCreateContainer} {
-		creating := *state
-		creating.Status, creating.Pid = StatusCreating, pid
-		if err := c.runHooks(ctx, kind, &creating); err != nil {
+		if err := c.runHooks(ctx, kind, state); err != nil {
 			return err
 		}
 	}
 	if h.create == nil && h.start == nil {
 		return nil
 	}
-	inner, err := innerPid(pid)
+	inner, err := innerPid(state.Pid)
 	if err == nil && h.create != nil {
 		err = fillMemoryFile(h.create, c.hookState(StatusCreating, inner))
 		h.write.Close()
@@ -260,7 +265,9 @@ func (s *starting) atHooks(ctx context.Context) error {
 			s.abort()
 		}
 	}()
-	err := s.onHooks(ctx, &s.hooks, s.firstPid())
+	tag := s.hooked
+	s.hooked = 0
+	err := s.onHooks(ctx, tag, &s.hooks, s.firstPid())
 	returned = true
 	if err != nil {
 		return err

@@ -3,20 +3,20 @@
 package container
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"example.com/container/internal/leak"
 	"example.com/container/internal/testenv"
+	"golang.org/x/sys/unix"
 )
 
 // hookKinds are all of them, in the order of a life.
@@ -189,8 +189,8 @@ func TestHookOrder(t *testing.T) {
 	})
 }
 
-// TestHookProcess looks at what a program gets: its arguments and environment exactly, its own session, no
-// descriptors but three, and the state from the start.
+// TestHookProcess looks at what a program gets: its arguments and environment exactly, a session and process group of its own, no
+// descriptors besides the caller's own inheritable ones and its streams, and the whole state.
 func TestHookProcess(t *testing.T) {
 	hookConfigs(t, func(t *testing.T, cfg Config, s hookScripts) {
 		extra, err := os.Open("/dev/zero")
@@ -202,19 +202,21 @@ func TestHookProcess(t *testing.T) {
 			h := s.hook(t, kind, "")
 			h.Path = "/bin/busybox"
 			h.Args = []string{"sh", "-c", `exec >` + strings.TrimPrefix(h.Env[1], "HOOK_DIR=") + "/" + string(kind) + `
-				busybox tr '\0' '\n' </proc/self/environ
-				echo "$0 $#"
-				busybox cut -d' ' -f5,6 /proc/self/stat
-				busybox ls /proc/self/fd | busybox tr '\n' ' '
+				busybox tr '\0' ' ' </proc/self/environ
+				echo "$0 $# $1"
+				busybox cut -d' ' -f5,6 /proc/self/stat | { read a b; [ $a = $b ] && echo own session; }
 				umask
 				busybox grep SigBlk /proc/self/status
-				busybox wc -c`, "zero", "a b", ""}
+				echo x 2>/dev/null >&0 || echo sealed
+				busybox wc -l
+				busybox ls /proc/self/fd | busybox tr '\n' ' '`, "zero", "a b", ""}
 			h.Env = []string{"A=1", "B=x y", "A=2"}
 			if kind == hookStartContainer {
 				h.Env = append(h.Env, "PATH=/bin")
 			}
 			hookSet(&cfg, kind, h)
 		}
+		cfg.Umask = ptr(uint32(0o027))
 		p := lifeSh("exit 3")
 		p.ExtraFiles = []*os.File{extra, nil, extra}
 		c := lifeNew(t, cfg)
@@ -225,12 +227,53 @@ func TestHookProcess(t *testing.T) {
 		if err := c.Destroy(); err != nil {
 			t.Error(err)
 		}
-		_ = bytes.MinRead
-		_ = errors.Is
 		for _, kind := range hookKinds {
-			t.Logf("%s:\n%s", kind, s.read(string(kind)))
+			env, umask := "A=1 B=x y A=2 ", "0022"
+			switch {
+			case kind == hookStartContainer:
+				env, umask = env+"PATH=/bin ", "0027"
+			case !kind.inside():
+				umask = fmt.Sprintf("%04o", hookUmask(t))
+			}
+			want := env + "zero 2 a b\nown session\n" + umask + "\nSigBlk:\t0000000000000000\nsealed\n1\n0 1 2 3 "
+			got := s.read(string(kind))
+			if !kind.inside() { // as from os/exec
+				for _, fd := range hookInherited(t) {
+					got = strings.Replace(got, " "+fd+" ", " ", 1)
+				}
+			}
+			if got != want {
+				t.Errorf("%s got %q, want %q", kind, got, want)
+			}
 		}
 	})
+}
+
+// hookUmask is the umask of this process.
+func hookUmask(t testing.TB) (mask int) {
+	t.Helper()
+	text, _ := os.ReadFile("/proc/self/status")
+	_, rest, _ := strings.Cut(string(text), "Umask:")
+	if _, err := fmt.Sscanf(rest, "%o", &mask); err != nil {
+		t.Fatal(err)
+	}
+	return mask
+}
+
+// hookInherited lists the descriptors that every program inherits which this process starts.
+func hookInherited(t testing.TB) (list []string) {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		fd, _ := strconv.Atoi(e.Name())
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && fd > 3 && flags&unix.FD_CLOEXEC == 0 {
+			list = append(list, e.Name())
+		}
+	}
+	return list
 }
 
 // TestHookRoot: programs of CreateContainer find the container's root, with its mounts, at Root.Dir and as their

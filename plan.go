@@ -101,7 +101,7 @@ type plan struct {
 	behindGate int // the first call after it
 
 	hooks   hookFiles
-	onHooks func(ctx context.Context, h *hookFiles, pid int) error // called when the launcher waits for hooks
+	onHooks func(ctx context.Context, tag uint32, h *hookFiles, pid int) error // called when the launcher waits for hooks
 }
 
 // closers are files to be closed together.

@@ -79,7 +79,7 @@ type starting struct {
 	child   *launch.Child
 	exit    *os.File // what the supervisor writes
 	waiting bool     // the launcher waits for our Go
-	hooked  bool     // it waits for the hooks
+	hooked  uint32   // it waits for the hooks of this message
 	ready   bool     // all is set up
 	hooks   hookFiles
 
@@ -168,15 +168,14 @@ func (s *starting) converse(ctx context.Context) error {
 			if err := s.setInner(int(msg.Value)); err != nil {
 				return err
 			}
-		case tagHooks:
-			s.hooked = true
+		case tagHooks, tagStartHooks:
+			s.hooked = msg.Tag
 		case tagReady:
 			s.ready = true
 		case tagLast:
 			last = true
 		}
-		if s.hooked && s.firstPid() != 0 {
-			s.hooked = false
+		if s.hooked != 0 && s.firstPid() != 0 {
 			if err := s.atHooks(ctx); err != nil {
 				return err
 			}
