@@ -4,7 +4,6 @@ package container
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"syscall"
@@ -26,11 +25,11 @@ const (
 // hookFiles are what the caller and the container's first process share for hooks, until the process
 // is past the last one that the caller has to do with.
 type hookFiles struct {
-	create, start *os.File // memory files: the state for programs of the kind
-	read, write   *os.File // a pipe: the output of programs of createContainer
-	null          *os.File // that of startContainer
-	startState    launch.Arg
-	output        *tail // of read
+	create, start *os.File   // memory files: the state for programs of the kind
+	read, write   *os.File   // a pipe: the output of programs of createContainer
+	null          *os.File   // that of startContainer
+	output        *tail      // of read
+	state, silent launch.Arg // start and null in the launcher
 }
 
 func (h *hookFiles) close() {
@@ -60,7 +59,6 @@ func (pl *plan) stepCreateHooks() (err error) {
 		if h.null, err = os.OpenFile(os.DevNull, os.O_WRONLY, 0); err != nil { // the host's: the container's may be anything
 			return err
 		}
-		h.startState = pl.File(h.start)
 	}
 	if len(create) > 0 {
 		if h.create, err = memoryFile(); err != nil {
@@ -99,6 +97,19 @@ func (pl *plan) attachForHooks(dir string) {
 	pl.Here(there)
 }
 
+// fileStartHooks passes on what programs of StartContainer need, and returns how many files that is. Their
+// numbers are the last so far.
+func (pl *plan) fileStartHooks() (n launch.Arg) {
+	h := &pl.hooks
+	if h.start == nil {
+		return 0
+	}
+	if h.state == 0 {
+		h.state, h.silent = pl.File(h.start), pl.File(h.null)
+	}
+	return 2
+}
+
 // stepStartHooks runs programs of the container with what its own program will have.
 func (pl *plan) stepStartHooks() error {
 	list := pl.cfg.Hooks.programs(hookStartContainer)
@@ -109,10 +120,10 @@ func (pl *plan) stepStartHooks() error {
 	if len(list) == 0 {
 		return nil
 	}
-	output := pl.File(pl.hooks.null)
+	pl.fileStartHooks()
 	for _, hook := range list {
 		// A filter that can be had without privilege is for the program alone, not for what follows here.
-		if err := pl.runHook(hookStartContainer, hook, pl.hooks.startState, output, pl.stepSeccomp); err != nil {
+		if err := pl.runHook(hookStartContainer, hook, pl.hooks.state, pl.hooks.silent, pl.stepSeccomp); err != nil {
 			return err
 		}
 	}
@@ -239,22 +250,13 @@ func (h *hookFiles) explain(err error) error {
 	return err
 }
 
-// firstPid is the number of the container's first process, or 0 if it is not known yet: the message that says so comes
-// from its parent, and may come later than its own.
+// firstPid is the number of the container's first process, or 0 if it is not known yet: where it comes from the
+// parent of that process, it may come later than a message of its own. A supervisor's is held until we know it.
 func (s *starting) firstPid() int {
-	forks := 0
-	for _, forked := range []bool{s.cfg.Detached, s.plan.forks()} {
-		if forked {
-			forks++
-		}
+	if s.plan.forks() || s.supervised() {
+		return s.innerPid
 	}
-	switch {
-	case forks == 0:
-		return s.child.Process().Pid
-	case s.forked < forks:
-		return 0
-	}
-	return s.innerPid
+	return s.child.Process().Pid
 }
 
 // atHooks lets the caller run its hooks, and the launcher go on.
@@ -272,8 +274,5 @@ func (s *starting) atHooks(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.child.Go(); err != nil && !errors.Is(err, unix.EPIPE) {
-		return &Error{Op: "start", Err: err}
-	}
-	return nil
+	return s.goOn()
 }

@@ -65,6 +65,17 @@ func (pl *plan) start(ctx context.Context, tempDir string, fault *launch.Fault) 
 	return &started{liveProcess: live, release: child.Release}, nil
 }
 
+// awaitEnd waits for the end of the process.
+func (s *started) awaitEnd() {
+	err := s.reap()
+	if err == nil {
+		err = exitError(s.status)
+	}
+	s.exit = err
+	close(s.ended)
+	s.release()
+}
+
 // discard ends a process that nobody will wait for.
 func (s *started) discard() {
 	s.signal(unix.SIGKILL)
@@ -90,7 +101,6 @@ type starting struct {
 	canceled bool
 	innerPid int
 	innerFD  int
-	forked   int // how often we were told it
 }
 
 // cancel kills what there is. It runs when the context ends.
@@ -101,7 +111,7 @@ func (s *starting) cancel() {
 	switch {
 	case s.innerPid != 0:
 		unix.PidfdSendSignal(s.innerFD, unix.SIGKILL, nil, 0)
-	case s.cfg.Detached:
+	case s.supervised():
 		killChildren(s.child.Process().Pid) // the supervisor is ours, so its children are what we think
 	case !s.forks():
 		s.child.Process().Kill()
@@ -110,13 +120,8 @@ func (s *starting) cancel() {
 
 // setInner takes note of the first process.
 func (s *starting) setInner(pid int) error {
-	// Nobody else can wait for it, so the number is still its own. Where the supervisor can, it is not
-	// yet that number's turn again.
+	// Nobody else can wait for it, or it waits for us: the number is still its own.
 	fd, err := unix.PidfdOpen(pid, 0)
-	if err == unix.ESRCH && s.cfg.Detached && s.plan.forks() && s.forked == 0 {
-		s.forked++ // it has forked the next one already, and the supervisor has waited for it
-		return nil
-	}
 	if err != nil { // too many open files
 		if child, err := os.FindProcess(pid); err == nil && pid > 0 {
 			child.Kill()
@@ -129,7 +134,7 @@ func (s *starting) setInner(pid int) error {
 	if s.innerPid != 0 {
 		unix.Close(s.innerFD)
 	}
-	s.innerPid, s.innerFD, s.forked = pid, fd, s.forked+1
+	s.innerPid, s.innerFD = pid, fd
 	if s.canceled {
 		unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
 	}
@@ -161,12 +166,17 @@ func (s *starting) converse(ctx context.Context) error {
 				keptUserNamespaces.keep(pid, s.uidMaps, s.gidMaps)
 			}
 			s.waiting = false
-			if err := s.child.Go(); err != nil && !errors.Is(err, unix.EPIPE) {
-				return &Error{Op: "start", Err: err}
-			} // with EPIPE it is gone, and why is the next message
-		case tagPid:
+			if err := s.goOn(); err != nil {
+				return err
+			}
+		case tagPid, tagHeld:
 			if err := s.setInner(int(msg.Value)); err != nil {
 				return err
+			}
+			if msg.Tag == tagHeld {
+				if err := s.goOn(); err != nil {
+					return err
+				}
 			}
 		case tagHooks, tagStartHooks:
 			s.hooked = msg.Tag
@@ -184,7 +194,7 @@ func (s *starting) converse(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return &Error{Op: "start", Err: err}
 	}
-	if s.forks() && s.innerPid == 0 || s.cfg.Detached && !s.ready && !last {
+	if s.forks() && s.innerPid == 0 || s.supervised() && !s.ready && !last {
 		return &Error{Op: "start", Err: launch.ErrDied}
 	}
 	if s.gate != nil && !s.ready {
@@ -193,11 +203,19 @@ func (s *starting) converse(ctx context.Context) error {
 	return nil
 }
 
+// goOn lets the launcher go on from where it waits.
+func (s *starting) goOn() error {
+	if err := s.child.Go(); err != nil && !errors.Is(err, unix.EPIPE) {
+		return &Error{Op: "start", Err: err}
+	} // with EPIPE it is gone, and why is the next message
+	return nil
+}
+
 // handOver returns the process, which has executed the user's program. One that was killed before
 // that has closed the socket as well, but still bears the launcher's name.
 func (s *starting) handOver() (*liveProcess, error) {
 	pid, fd := s.child.Process().Pid, -1
-	if s.cfg.Detached {
+	if s.supervised() {
 		return s.handOverSupervised()
 	}
 	if s.innerPid != 0 {
@@ -263,7 +281,7 @@ func diedInLauncher(pid, pidfd int) bool {
 
 // abort kills what there is and waits for it.
 func (s *starting) abort() {
-	if s.cfg.Detached {
+	if s.supervised() {
 		s.abortSupervised()
 		return
 	}
