@@ -87,6 +87,14 @@ func hookConfigs(t *testing.T, test func(t *testing.T, cfg Config, s hookScripts
 			testenv.Need(t, testenv.Root)
 			cfg.Namespaces.NewUser = false
 		},
+		"subordinate ids": func(t *testing.T, cfg *Config) {
+			testenv.Need(t, testenv.SubIDs)
+			forgetUserNamespaces(t)
+			var err error
+			if cfg.UidMappings, cfg.GidMappings, err = SubordinateIDs(); err != nil {
+				t.Fatal(err)
+			}
+		},
 		"host PIDs": func(t *testing.T, cfg *Config) { cfg.Namespaces.NewPID = false },
 		"overlay": func(t *testing.T, cfg *Config) {
 			testenv.Need(t, testenv.Overlay)
