@@ -43,15 +43,16 @@ func (pl *plan) start(ctx context.Context, tempDir string, fault *launch.Fault) 
 		TempDir:    tempDir,
 		Fault:      fault,
 	})
-	exit := pl.exit
+	exit, hooks := pl.exit, pl.hooks
 	if err == nil {
-		pl.exit = nil
+		pl.exit, pl.hooks = nil, hookFiles{}
 	}
 	pl.closeAll()
 	if err != nil {
 		return nil, startError(err)
 	}
-	s := &starting{plan: pl, child: child, exit: exit}
+	s := &starting{plan: pl, child: child, exit: exit, hooks: hooks}
+	defer s.hooks.close()
 	if err := s.converse(ctx); err != nil {
 		s.abort()
 		return nil, err
@@ -89,7 +90,9 @@ type starting struct {
 	child   *launch.Child
 	exit    *os.File // what the supervisor writes
 	waiting bool     // the launcher waits for our Go
+	hooked  uint32   // it waits for the hooks of this message
 	ready   bool     // all is set up
+	hooks   hookFiles
 
 	// Where the launcher forks, the container's first process is its child, and ours by
 	// CLONE_PARENT. Until its number is known the launcher must not be killed: the child would be
@@ -150,7 +153,7 @@ func (s *starting) converse(ctx context.Context) error {
 			break
 		}
 		if err != nil {
-			return stepError(err)
+			return s.hooks.explain(stepError(err))
 		}
 		switch msg.Tag {
 		case tagMaps:
@@ -175,10 +178,17 @@ func (s *starting) converse(ctx context.Context) error {
 					return err
 				}
 			}
+		case tagHooks, tagStartHooks:
+			s.hooked = msg.Tag
 		case tagReady:
 			s.ready = true
 		case tagLast:
 			last = true
+		}
+		if s.hooked != 0 && s.firstPid() != 0 {
+			if err := s.atHooks(ctx); err != nil {
+				return err
+			}
 		}
 	}
 	if err := ctx.Err(); err != nil {
@@ -343,6 +353,8 @@ func stepError(err error) error {
 		out.Err = e.Errno
 	}
 	switch e.Step.Name {
+	case hookStep(hookCreateContainer), hookStep(hookStartContainer):
+		out.Err = hookError(e, out.Err)
 	case "executable":
 		out.Op, out.Err = "execute", fmt.Errorf("%w: %w", ErrNotFound, e.Errno)
 		if e.Errno == unix.EACCES {
