@@ -200,6 +200,7 @@ func (c *Container) attend(ctx context.Context, p *Process, s *started, streams 
 	go live.watch(ctx, c.stopSignal(), c.stopTimeout())
 	err := live.reap()
 	close(live.ended)
+	streams.processEnded()
 	s.release()
 
 	if err == nil {
@@ -309,5 +310,5 @@ func (c *Container) Wait() error {
 	if err != nil {
 		return &Error{Op: "wait", ID: c.id, Err: err}
 	}
-	return p.Wait()
+	return p.waitEnd()
 }

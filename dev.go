@@ -62,7 +62,7 @@ func (pl *plan) stepDev() error {
 			}
 		}
 	}
-	pl.close(dev)
+	pl.dev = dev // closed with all others
 	return nil
 }
 

@@ -113,11 +113,24 @@ func (p *Process) Pid() int {
 // Wait waits until the process has ended and all its output has been copied. It returns nil if the
 // process exited with 0, an [*ExitError] for any other end, and another error if copying failed. Any
 // number of goroutines may wait; each gets the same answer. Wait closes the pipes of StdinPipe,
-// StdoutPipe and StderrPipe.
+// StdoutPipe and StderrPipe. It returns ErrDetached, and the process goes on, while the user has detached from
+// its terminal and not attached again; [Container.Wait] waits for the end all the same.
 func (p *Process) Wait() error {
 	if p.live == nil {
 		return &Error{Op: "wait", Err: ErrNotRunning}
 	}
+	select {
+	case <-p.live.done:
+	case <-p.term.hasLeft():
+		if !isClosed(p.live.done) {
+			return ErrDetached
+		}
+	}
+	return p.waitEnd()
+}
+
+// waitEnd waits for the end, whoever is attached.
+func (p *Process) waitEnd() error {
 	<-p.live.done
 	closers(p.parentEnds).close()
 	return p.live.err

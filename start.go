@@ -146,6 +146,12 @@ func (s *starting) converse(ctx context.Context) error {
 			if err := s.setInner(int(msg.Value)); err != nil {
 				return err
 			}
+		case tagConsole:
+			if err := s.proc.term.receive(msg.File); err != nil {
+				return &Error{Op: "console", Err: err}
+			}
+		default:
+			msg.File.Close() // nobody's, if there is one
 		}
 	}
 	if err := ctx.Err(); err != nil {
@@ -211,6 +217,7 @@ func (s *starting) abort() {
 		// A failure of the child may be here before its number is.
 		for s.innerPid == 0 {
 			msg, err := s.child.Next()
+			msg.File.Close() // also if it is nil
 			if err == io.EOF || err == nil && msg.Tag == tagPid && s.setInner(int(msg.Value)) != nil {
 				break
 			}

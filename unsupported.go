@@ -4,6 +4,7 @@ package container
 
 import (
 	"context"
+	"io"
 	"runtime"
 	"syscall"
 	"time"
@@ -20,6 +21,8 @@ func unsupported(op, id string) error {
 type Container struct{ _ struct{} }
 
 type liveProcess struct{}
+
+type terminal struct{}
 
 // New returns ErrUnsupported.
 func New(stateDir, id string, cfg Config) (*Container, error) { return nil, unsupported("new", id) }
@@ -71,6 +74,14 @@ func (p *Process) Wait() error { return unsupported("wait", "") }
 
 // Signal returns ErrUnsupported.
 func (p *Process) Signal(sig syscall.Signal) error { return unsupported("signal", "") }
+
+// Resize returns ErrUnsupported.
+func (p *Process) Resize(size ConsoleSize) error { return unsupported("resize", "") }
+
+// Attach returns ErrUnsupported.
+func (p *Process) Attach(ctx context.Context, in io.Reader, out io.Writer) error {
+	return unsupported("attach", "")
+}
 
 // SystemTime returns 0.
 func (p *Process) SystemTime() time.Duration { return 0 }
