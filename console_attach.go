@@ -102,7 +102,7 @@ func (a *attachment) takeTerminal(in io.Reader, out io.Writer) (err error) {
 	return nil
 }
 
-// stopInput ends reading, also a write that waits for the process to read. It may be called again.
+// stopInput ends reading. It may be called again.
 func (a *attachment) stopInput() {
 	if a.stop != nil {
 		a.stop.Close()
@@ -157,9 +157,7 @@ func (a *attachment) followSize() {
 		if sig == syscall.SIGCONT && a.saved != nil {
 			makeRaw(a.tty)
 		}
-		if size, err := windowSize(a.tty); err == nil {
-			a.term.setSize(size)
-		}
+		a.term.copySize(a.tty)
 	}
 }
 
@@ -169,28 +167,38 @@ func (a *attachment) end(reason error) {
 	a.once.Do(func() {
 		t := a.term
 		t.mu.Lock()
-		t.now = nil
-		a.err = reason
+		a.out = nil
+		t.mu.Unlock()
+		a.stopInput()
+		t.master.SetWriteDeadline(time.Unix(1, 0)) // ends a write that waits for the process to read
+		a.restoreTerminal()
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.now, a.err = nil, reason
 		switch {
 		case reason == ErrDetached:
 			close(t.left)
 		case a.own && t.err == nil:
 			t.err = reason
 		}
-		t.mu.Unlock()
-		a.stopInput()
-		t.master.SetWriteDeadline(time.Unix(1, 0))
-		if a.tty >= 0 {
-			signal.Stop(a.resize)
-			close(a.resize)
-			<-a.resized
-			if a.saved != nil {
-				unix.IoctlSetTermios(a.tty, unix.TCSETS, a.saved)
-			}
-			unix.Close(a.tty)
-		}
 		close(a.done)
 	})
+}
+
+func (a *attachment) restoreTerminal() {
+	if a.tty < 0 {
+		return
+	}
+	signal.Stop(a.resize)
+	close(a.resize)
+	<-a.resized
+	a.term.mu.Lock()
+	defer a.term.mu.Unlock()
+	if a.saved != nil {
+		unix.IoctlSetTermios(a.tty, unix.TCSETS, a.saved)
+	}
+	unix.Close(a.tty)
+	a.tty = -1
 }
 
 // console is the terminal of a process that has been started, or an error.
@@ -264,4 +272,21 @@ func (t *terminal) redraw(tty *os.File) {
 		t.setSize(ConsoleSize{size.Width, size.Height + 1})
 		t.setSize(size)
 	}
+}
+
+// followSize gives the terminal of the process the size of the caller's, if the caller is attached by one.
+func (p *Process) followSize() bool {
+	t, err := p.console("resize")
+	if err != nil {
+		return false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock() // so that the attachment does not end, and close its terminal
+	return t.now != nil && t.now.tty >= 0 && t.copySize(t.now.tty) == nil
+}
+
+// followSize is that of the first process.
+func (c *Container) followSize() bool {
+	p, err := c.process()
+	return err == nil && p.followSize()
 }

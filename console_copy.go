@@ -4,6 +4,7 @@ package container
 
 import (
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"sync"
@@ -124,12 +125,15 @@ func (t *terminal) copyOutput() {
 // write passes output on to who is attached.
 func (t *terminal) write(b []byte) {
 	t.mu.Lock()
-	a := t.now
+	a, out := t.now, io.Writer(nil)
+	if a != nil {
+		out = a.out
+	}
 	t.mu.Unlock()
-	if a == nil || a.out == nil {
+	if out == nil {
 		return
 	}
-	if _, err := a.out.Write(b); err != nil {
+	if _, err := out.Write(b); err != nil {
 		a.end(err)
 	}
 }
@@ -221,6 +225,15 @@ func (t *terminal) setSize(size ConsoleSize) error {
 		return ErrNotRunning
 	}
 	return os.NewSyscallError("ioctl", err)
+}
+
+// copySize gives it the size of the terminal tty.
+func (t *terminal) copySize(tty int) error {
+	size, err := windowSize(tty)
+	if err != nil {
+		return err
+	}
+	return t.setSize(size)
 }
 
 func isClosed(c <-chan struct{}) bool {

@@ -19,11 +19,12 @@ const tagConsole = 3
 
 // stepConsole makes the terminal of a container's first process.
 func (pl *plan) stepConsole() error {
-	if !pl.proc.Tty {
-		return nil
-	}
 	if !pl.cfg.Namespaces.NewMnt {
 		return pl.stepJoinConsole()
+	}
+	defer pl.close(pl.dev)
+	if !pl.proc.Tty {
+		return nil
 	}
 	pl.Step("console", "/dev/pts")
 	// What is there is ours, or a mount of the configuration's: nobody else is in here yet.
@@ -92,8 +93,8 @@ func (pl *plan) bindConsole() {
 		}
 	}
 	pl.Step("console", "/dev/console")
-	pl.Call(unix.SYS_MKNODAT, pl.dev, pl.Str("console"), unix.S_IFREG|0o600, 0).Ignore(unix.EEXIST) // one of Devices
-	at := pl.open(pl.dev, "console", unix.O_PATH, 0, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS).Result()
+	pl.Call(unix.SYS_MKNODAT, pl.dev, pl.Str("console"), unix.S_IFREG|0o600, 0)
+	at := pl.open(pl.dev, "console", unix.O_PATH, 0, ownFile).Result()
 	mnt := pl.cloneTree(pl.terminal, "", false).Result()
 	pl.attach(mnt, at)
 	pl.close(mnt)

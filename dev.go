@@ -62,7 +62,7 @@ func (pl *plan) stepDev() error {
 			}
 		}
 	}
-	pl.dev = dev // closed with all others
+	pl.dev = dev // stepConsole closes it
 	return nil
 }
 
