@@ -14,9 +14,6 @@ import (
 // trusts a name in the container: what opens the terminal is a descriptor of a devpts, and the
 // terminal of the process is asked of its master (CVE-2025-52565). It runs in the caller's process.
 
-// tagConsole is the message that brings the master.
-const tagConsole = 3
-
 // stepConsole makes the terminal of a container's first process.
 func (pl *plan) stepConsole() error {
 	if !pl.cfg.Namespaces.NewMnt {

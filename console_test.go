@@ -154,6 +154,8 @@ func TestConsoleInside(t *testing.T) {
 	for name, change := range map[string]func(*Config){
 		"user namespace": func(*Config) {},
 		"root":           func(cfg *Config) { testenv.Need(t, testenv.Root); cfg.Namespaces.NewUser = false },
+		"init":           func(cfg *Config) { cfg.Init = true },
+		"detached":       func(cfg *Config) { cfg.Detached = true },
 		"read-only root": func(cfg *Config) { cfg.Root.Access = ReadOnly },
 		"own devpts": func(cfg *Config) {
 			cfg.Mounts = append(cfg.Mounts, Mount{Type: "devpts", Source: "devpts", Target: "/dev/pts", Data: "newinstance,ptmxmode=0666,mode=0620"})
@@ -164,6 +166,10 @@ func TestConsoleInside(t *testing.T) {
 			cfg := base
 			if change(&cfg); t.Skipped() {
 				return
+			}
+			want := want
+			if cfg.Init {
+				want = strings.Replace(want, "session 1,", "session 2,", 1)
 			}
 			if got := consoleOut(t, cfg, &Process{ConsoleSize: ConsoleSize{81, 24}}, script); got != want {
 				t.Errorf("got\n%s\nwant\n%s", got, want)
@@ -447,6 +453,35 @@ func TestConsoleAttachLater(t *testing.T) {
 	}
 	if exit, ok := errors.AsType[*ExitError](lifeWait(t, c.Wait)); !ok || exit.Code != 3 {
 		t.Error(exit)
+	}
+}
+
+// The terminal is there from Create on.
+func TestConsoleCreateStart(t *testing.T) {
+	leak.Check(t)
+	for _, start := range []bool{true, false} {
+		s := newSeat(t)
+		before := s.modes(t)
+		c := lifeNew(t, testConfig(t))
+		p := s.at("tty; read -r x; echo got $x")
+		if err := c.Create(context.Background(), p); err != nil {
+			t.Fatal(err)
+		}
+		if start {
+			s.typeKeys(t, "early\r")
+			if err := c.Start(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+			s.await(t, "got early")
+		} else if err := c.Signal(unix.SIGKILL); err != nil {
+			t.Error(err)
+		}
+		if err := lifeWait(t, p.Wait); start != (err == nil) {
+			t.Error(err)
+		}
+		if s.modes(t) != before {
+			t.Error("the terminal is not as before")
+		}
 	}
 }
 
