@@ -27,18 +27,24 @@ func duplicate(f *os.File) (fd int, err error) {
 	return fd, os.NewSyscallError("fcntl", err)
 }
 
-// isTerminal tells whether a stream is a terminal, and returns it.
-func isTerminal(stream any) (*os.File, bool) {
-	f, ok := stream.(*os.File)
-	if !ok || f == nil {
-		return nil, false
+// IsTerminal tells whether f is a terminal: whether a process that has it as its standard input had
+// better be given one of its own, by Process.Tty.
+func IsTerminal(f *os.File) bool {
+	if f == nil {
+		return false
 	}
 	conn, err := f.SyscallConn()
 	if err != nil {
-		return nil, false
+		return false
 	}
 	cerr := conn.Control(func(fd uintptr) { _, err = unix.IoctlGetTermios(int(fd), unix.TCGETS) })
-	return f, cerr == nil && err == nil
+	return cerr == nil && err == nil
+}
+
+// isTerminal tells whether a stream is a terminal, and returns it.
+func isTerminal(stream any) (*os.File, bool) {
+	f, ok := stream.(*os.File)
+	return f, ok && IsTerminal(f)
 }
 
 // callerTerminal is the terminal among the streams, or nil.

@@ -5,6 +5,7 @@ package container
 import (
 	"context"
 	"io"
+	"os"
 	"runtime"
 	"syscall"
 	"time"
@@ -80,6 +81,9 @@ func Explain(cfg Config, p *Process) (string, error) { return "", unsupported("e
 
 // ExplainOrder returns nothing.
 func ExplainOrder() string { return "" }
+
+// IsTerminal returns false: no container can be attached to it.
+func IsTerminal(f *os.File) bool { return false }
 
 // Pid returns 0.
 func (p *Process) Pid() int { return 0 }
