@@ -170,6 +170,7 @@ func (c *Container) attend(ctx context.Context, p *Process, s *started, streams 
 	live := s.liveProcess
 	go live.watch(ctx, c.stopSignal(), c.stopTimeout())
 	s.awaitEnd()
+	streams.processEnded()
 	at("end: reaped")
 	c.recordEnd(live)
 	close(live.kept)

@@ -239,5 +239,5 @@ func TestHookFaults(t *testing.T) {
 		}
 		hookSet(&cfg, kind, h)
 	}
-	injectFaults(t, cfg)
+	injectFaults(t, cfg, false)
 }

@@ -16,12 +16,6 @@ import (
 // the caller's process. The container's first process runs them: before pivot_root it is the only one
 // that is in the container's namespaces and still sees the host's tree.
 
-// Messages of a launcher that waits for the caller's hooks.
-const (
-	tagHooks      = 8 // those before pivot_root
-	tagStartHooks = 9 // those of StartContainer, in a Run; in a Start it waits at the gate
-)
-
 // hookFiles are what the caller and the container's first process share for hooks, until the process
 // is past the last one that the caller has to do with.
 type hookFiles struct {

@@ -43,6 +43,7 @@ var startSteps = []step{
 	{"root", (*plan).stepRoot, "attached before the mounts: Linux before 6.15 mounts nothing on a detached tree"},
 	{"mounts", (*plan).stepMounts, "in the configuration's order, each on a descriptor of its target"},
 	{"dev", (*plan).stepDev, "always our own tmpfs, filled through its descriptor"},
+	{"console", (*plan).stepConsole, "a terminal of the container's own devpts, while /dev is in our hands only (CVE-2025-52565)"},
 	{"host name", (*plan).stepHostname, "after the namespaces, any time before the capabilities go"},
 	{"sysctls", (*plan).stepSysctls, "through a procfs that is attached nowhere, so that no mount can redirect them (CVE-2025-52881)"},
 	{"masks", (*plan).stepMasks, "after the mounts they lie on; what masks is a file system of our own (CVE-2025-31133)"},
@@ -65,6 +66,7 @@ var startSteps = []step{
 	{"hooks of the start", (*plan).stepStartHooks, "as the program that comes next, before anything of it"},
 	{"close", (*plan).stepClose, "all but the streams, the extra files and the socket, which goes with execve"},
 	{"init", (*plan).stepInit, "process 1 stays behind, with no more rights than the program and before its filter"},
+	{"terminal", (*plan).takeTerminal, "by the process that executes the program, which gets its signals"},
 	{"seccomp", (*plan).stepSeccomp, "last, so that the filter need not allow any of the above"},
 	{"execute", (*plan).stepExecute, "the socket closes: the parent knows that it worked"},
 }
@@ -91,13 +93,15 @@ type plan struct {
 	launchFiles
 
 	// Descriptors in the launcher, set by one step for a later one.
-	clocks  launch.Arg    // the file of the time namespace's offsets
-	root    launch.Arg    // the container's root
-	sources []mountSource // of cfg.Mounts
-	mask    launch.Arg    // a file system with an empty file and an empty directory
-	cwd     launch.Arg
-	entered launch.Arg // whether root could enter it
-	path    launch.Arg // the executable's path, found by the lookup
+	clocks   launch.Arg    // the file of the time namespace's offsets
+	root     launch.Arg    // the container's root
+	sources  []mountSource // of cfg.Mounts
+	dev      launch.Arg    // the container's /dev
+	terminal launch.Arg    // the process's
+	mask     launch.Arg    // a file system with an empty file and an empty directory
+	cwd      launch.Arg
+	entered  launch.Arg // whether root could enter it
+	path     launch.Arg // the executable's path, found by the lookup
 
 	behindGate int // the first call after it
 
