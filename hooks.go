@@ -51,11 +51,11 @@ type Hooks struct {
 	// CreateRuntime hooks complete what the host does for the container: its network, for example.
 	CreateRuntime []Hook
 
-	// CreateContainer hooks are programs of the host in the container's namespaces, where they have all
-	// capabilities over them and none over the host unless the caller's user namespace is shared. The
-	// container's root, with all mounts, is their working directory; it is mounted on Root.Dir as well, if that
-	// is set and not "/". The host's tree is still all around it; do not use them with a PID namespace joined from
-	// somebody who must not see that.
+	// CreateContainer hooks are programs of the host in the container's namespaces, and run as the container's root:
+	// with all capabilities there, and none over the host unless its user namespace is shared. With maps
+	// of ids, that user must be able to reach the program. The container's root, with all mounts, is the working
+	// directory; it is mounted on Root.Dir as well, if that is set and not "/". The host's tree is still all around it: do
+	// not use them with PID and user namespaces joined from somebody who must not see that.
 	CreateContainer []Hook
 
 	// StartContainer hooks are programs of the container that run in its place before it: as its user, with

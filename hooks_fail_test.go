@@ -160,17 +160,17 @@ func TestHookOutput(t *testing.T) {
 	for _, kind := range []hookKind{hookCreateRuntime, hookCreateContainer} {
 		cfg.Hooks = nil
 		// Somebody keeps the output; nobody waits for that.
-		hookSet(&cfg, kind, s.hook(t, kind, "echo the beginning; yes | head -c 100000; sleep 3 & echo the end; exit 1"))
+		hookSet(&cfg, kind, s.hook(t, kind, "echo the beginning; yes | head -c 100000; sleep 1.5 & echo the end; exit 1"))
 		began := time.Now()
 		err := lifeNew(t, cfg).Run(context.Background(), &Process{Args: []string{"true"}})
 		if text := fmt.Sprint(err); !strings.HasSuffix(text, "\nthe end") || strings.Contains(text, "beginning") || len(text) > tailSize+200 {
 			t.Errorf("%s: error of %d bytes, %.100q", kind, len(text), text)
 		}
-		if took := time.Since(began); took > 2*time.Second {
+		if took := time.Since(began); took > 1400*time.Millisecond {
 			t.Errorf("%s: took %v", kind, took)
 		}
 	}
-	time.Sleep(3 * time.Second) // until the sleeper of createRuntime is gone: a failure is no reason to kill it
+	time.Sleep(1600 * time.Millisecond) // until the sleeper of createRuntime is gone: a failure is no reason to kill it
 }
 
 // TestHookLargeState: more than a pipe holds, and a program that reads none of it.

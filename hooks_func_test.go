@@ -122,16 +122,16 @@ func TestHookFuncFails(t *testing.T) {
 	hookConfigs(t, func(t *testing.T, base Config, s hookScripts) {
 		two := base.Annotations["phases"] == "2"
 		mine := errors.New("mine")
-		start := func(c *Container) (err error, panicked any) {
+		start := func(c *Container) (panicked any, err error) {
 			defer func() { panicked = recover() }()
 			p := &Process{Args: []string{"sleep", "1000"}}
 			if !two {
-				return c.Run(context.Background(), p), nil
+				return nil, c.Run(context.Background(), p)
 			}
 			if err := c.Create(context.Background(), p); err != nil {
-				return err, nil
+				return nil, err
 			}
-			return c.Start(context.Background()), nil
+			return nil, c.Start(context.Background())
 		}
 		for _, kind := range hookKinds[:5] {
 			for _, panics := range []bool{false, true} {
@@ -148,7 +148,7 @@ func TestHookFuncFails(t *testing.T) {
 					return mine
 				}))
 				c := lifeNew(t, cfg)
-				err, panicked := start(c)
+				panicked, err := start(c)
 				var e *Error
 				if panics && panicked != mine || !panics && (!errors.As(err, &e) || e.Op != "hook "+string(kind) || !errors.Is(err, mine)) {
 					t.Errorf("%s: %v, panic %v", kind, err, panicked)
@@ -160,7 +160,7 @@ func TestHookFuncFails(t *testing.T) {
 					}
 				} else if bad = false; status != StatusCreating {
 					t.Errorf("%s: it is %s", kind, status)
-				} else if err, panicked := start(c); err != nil || panicked != nil {
+				} else if panicked, err := start(c); err != nil || panicked != nil {
 					t.Errorf("%s: again: %v, %v", kind, err, panicked)
 				}
 				if err := c.Destroy(); err != nil {

@@ -132,11 +132,13 @@ func (pl *plan) runHook(kind hookKind, h *Hook, state, output launch.Arg, prepar
 	pl.Call(unix.SYS_LSEEK, state, 0, unix.SEEK_SET)
 
 	// The child shares our memory until it executes, and we wait as long: so we see if it has failed.
-	// Poll needs the descriptor of the child where clone writes it.
-	pollFD := pl.struct32(0, unix.POLLIN)
+	flags, pollFD := unix.CLONE_VM|unix.CLONE_VFORK|launch.Arg(unix.SIGCHLD), launch.Arg(0)
+	if h.Timeout > 0 {
+		flags |= unix.CLONE_PIDFD
+		pollFD = pl.struct32(0, unix.POLLIN) // clone writes the descriptor where poll reads it
+	}
 	child := pl.Label()
-	pid := pl.Call(unix.SYS_CLONE, unix.CLONE_VM|unix.CLONE_VFORK|unix.CLONE_PIDFD|launch.Arg(unix.SIGCHLD), 0, pollFD).
-		Case(0, child).Then(parent).Result()
+	pid := pl.Call(unix.SYS_CLONE, flags, 0, pollFD).Case(0, child).Then(parent).Result()
 
 	pl.Here(child)
 	for i, fd := range []launch.Arg{state, output, output} {
@@ -165,7 +167,9 @@ func (pl *plan) runHook(kind hookKind, h *Hook, state, output launch.Arg, prepar
 	}
 	pl.Here(reap)
 	status := pl.reap(pid, 0)
-	pl.close(pl.Value(pollFD))
+	if h.Timeout > 0 {
+		pl.close(pl.Value(pollFD))
+	}
 	// What it has left behind and is dead already is ours as well, if we are the first in our namespace.
 	orphan := pl.Label()
 	pl.Here(orphan)
