@@ -3,6 +3,7 @@
 package container
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -82,5 +83,25 @@ func BenchmarkHook(b *testing.B) {
 				}
 			}
 		})
+// Another process in a container that runs.
+func BenchmarkExec(b *testing.B) {
+	testenv.Need(b, testenv.Root)
+	cfg := testConfig(b)
+	cfg.Namespaces.NewUser = false
+	benchmarkExec(b, cfg)
+}
+
+func BenchmarkExecRootless(b *testing.B) { benchmarkExec(b, testConfig(b)) }
+
+func benchmarkExec(b *testing.B, cfg Config) {
+	c := execSleeper(b, cfg)
+	for b.Loop() {
+		p := &Process{Args: []string{"/bin/true"}}
+		if err := c.Exec(context.Background(), p); err != nil {
+			b.Fatal(err)
+		}
+		if err := p.Wait(); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

@@ -17,11 +17,16 @@ import (
 // oursName is our row in the tables.
 const oursName = "container"
 
-// ours runs a container through the public API, from New to Destroy.
-func (s start) ours() (contender, error) {
+func (s start) config() container.Config {
 	cfg := container.DefaultConfig()
 	cfg.Root = container.Directory(s.rootfs)
 	cfg.Namespaces.NewUser = s.userns
+	return cfg
+}
+
+// ours runs a container through the public API, from New to Destroy.
+func (s start) ours() (contender, error) {
+	cfg := s.config()
 	once := func() error {
 		c, err := container.New(s.state, "bench", cfg)
 		if err != nil {
