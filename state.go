@@ -14,7 +14,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 
 	"example.com/container/internal/launch"
 	"golang.org/x/sys/unix"
@@ -54,6 +53,22 @@ func (r record) checkOwner() error {
 		return &fs.PathError{Op: "lstat", Path: r.dir, Err: err}
 	case int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0:
 		return &fs.PathError{Op: "load", Path: r.dir, Err: unix.EPERM}
+	}
+	return nil
+}
+
+// checkStateDir refuses a directory in which others can rename things: while a record is at work they could
+// put a link to another place under its name.
+func checkStateDir(dir string) error {
+	var st unix.Stat_t
+	err := unix.Stat(dir, &st)
+	switch sticky := st.Mode&unix.S_ISVTX != 0; {
+	case err == unix.ENOENT:
+		return ErrNotExist
+	case err != nil:
+		return &fs.PathError{Op: "stat", Path: dir, Err: err}
+	case st.Uid != 0 && int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0 && !sticky:
+		return &Error{Op: "state directory", Path: dir, Err: unix.EPERM, Remedy: "others can change what is in it; use one that is the caller's or root's, and only theirs to write"}
 	}
 	return nil
 }
@@ -351,7 +366,7 @@ func (r record) launched(s *stored) bool {
 	if err != nil || !ok {
 		return false
 	}
-	s.Pid, s.BootID, s.StartTime = pid, boot, startTimeOf(stat)
+	s.Pid, s.BootID, s.StartTime = pid, boot, ownStartTime(pid, startTimeOf(stat))
 	if len(mount) == 8 {
 		s.MountNamespaceID = binary.NativeEndian.Uint64([]byte(mount))
 	}
@@ -390,46 +405,4 @@ func (r record) derive(s *stored) {
 		r.readExit(s)
 	}
 	s.Pid = 0
-}
-
-// bootID names the current boot of the host.
-var bootID = sync.OnceValue(func() string {
-	text, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	return strings.TrimSpace(string(text))
-})
-
-// startTime is when a process was started, in clock ticks since boot; 0 if there is none or it is
-// dead. It is field 22 of /proc/PID/stat, see proc(5).
-func startTime(pid int) uint64 {
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return 0
-	}
-	return startTimeOf(string(text))
-}
-
-// startTimeOf is the same for the text of such a file.
-func startTimeOf(stat string) uint64 {
-	_, start := parseStat(stat)
-	return start
-}
-
-// parseStat reads the parent and the start time from /proc/PID/stat; start is 0 if the process is dead.
-func parseStat(stat string) (parent int, start uint64) {
-	// The second field, the name, may contain anything; what follows its last parenthesis does not.
-	_, rest, ok := cutLast(stat, ") ")
-	fields := strings.Fields(rest)
-	if !ok || len(fields) < 20 || fields[0] == "Z" || fields[0] == "X" {
-		return 0, 0
-	}
-	parent, _ = strconv.Atoi(fields[1])
-	start, _ = strconv.ParseUint(fields[19], 10, 64)
-	return parent, start
-}
-
-func cutLast(s, sep string) (before, after string, found bool) {
-	if i := strings.LastIndex(s, sep); i >= 0 {
-		return s[:i], s[i+len(sep):], true
-	}
-	return s, "", false
 }

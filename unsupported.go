@@ -49,6 +49,14 @@ func (c *Container) Start(ctx context.Context) error { return unsupported("start
 // Run returns ErrUnsupported.
 func (c *Container) Run(ctx context.Context, p *Process) error { return unsupported("run", "") }
 
+// Exec returns ErrUnsupported.
+func (c *Container) Exec(ctx context.Context, p *Process) error { return unsupported("exec", "") }
+
+// ExecNoUserNs returns ErrUnsupported.
+func (c *Container) ExecNoUserNs(ctx context.Context, p *Process) error {
+	return unsupported("exec", "")
+}
+
 // Wait returns ErrUnsupported.
 func (c *Container) Wait() error { return unsupported("wait", "") }
 
@@ -75,6 +83,8 @@ func (c *Container) Status() (Status, error) { return "", unsupported("state", "
 
 // State returns ErrUnsupported.
 func (c *Container) State() (*ContainerState, error) { return nil, unsupported("state", "") }
+
+func (c *Container) annotate(*ContainerState) error { return unsupported("save state", "") }
 
 // Explain returns ErrUnsupported: the list consists of Linux's system calls.
 func Explain(cfg Config, p *Process) (string, error) { return "", unsupported("explain", "") }
