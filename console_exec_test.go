@@ -22,6 +22,7 @@ func TestConsoleExec(t *testing.T) {
 		read -r all </proc/self/stat; set -- ${all##*)}; [ $4 = $$ ] && echo "session leader, terminal $5"`
 	execConfigs(t, func(t *testing.T, cfg Config) {
 		leak.Check(t)
+		defer lifeForgetUserNamespaces()
 		s := newSeat(t)
 		c := lifeStart(t, cfg, s.at("tty; sleep 1000"))
 		if !cfg.Namespaces.NewMnt {

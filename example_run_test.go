@@ -24,6 +24,8 @@ func TestExamples(t *testing.T) {
 		"ExampleContainer_Run_notFound": ExampleContainer_Run_notFound,
 		"ExampleContainer_Stop":         ExampleContainer_Stop,
 		"ExampleContainer_Signal":       ExampleContainer_Signal,
+		"ExampleProcess_Attach":         ExampleProcess_Attach,
+		"ExampleForwardSignals":         ExampleForwardSignals,
 		"ExampleContainerState":         ExampleContainerState,
 		"ExampleLoad":                   ExampleLoad,
 		"ExampleExitError":              ExampleExitError,
