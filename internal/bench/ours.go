@@ -24,23 +24,23 @@ func (s start) config() container.Config {
 	return cfg
 }
 
-// ours runs a container through the public API, from New to Destroy.
-func (s start) ours() (contender, error) {
-	cfg := s.config()
-	once := func() error {
-		c, err := container.New(s.state, "bench", cfg)
-		if err != nil {
-			return err
-		}
-		err = c.Run(context.Background(), &container.Process{Args: []string{program}})
-		if err == nil {
-			err = c.Wait()
-		}
-		return errors.Join(err, c.Destroy())
+// runOurs runs a container through the public API, from New to Destroy.
+func (s start) runOurs(id string) error {
+	c, err := container.New(s.state, id, s.config())
+	if err != nil {
+		return err
 	}
+	err = c.Run(context.Background(), &container.Process{Args: s.args})
+	if err == nil {
+		err = c.Wait()
+	}
+	return errors.Join(err, c.Destroy())
+}
+
+func (s start) ours() (contender, error) {
 	return contender{once: func() (sample, error) {
 		began := time.Now()
-		err := once()
+		err := s.runOurs("bench")
 		return sample{wall: time.Since(began)}, err
 	}}, nil
 }

@@ -1,0 +1,90 @@
+//go:build linux
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+)
+
+// This file has the contenders that start many containers, several at a time.
+
+const (
+	parallelRuns = 100
+	atATime      = 8
+)
+
+func prepareParallel(dir string) (field, error) {
+	if os.Geteuid() != 0 {
+		return field{skipped: []string{"all: this is not root"}}, nil
+	}
+	return prepareMany(dir, false)
+}
+
+func prepareParallelRootless(dir string) (field, error) { return prepareMany(dir, true) }
+
+func prepareMany(dir string, userns bool) (f field, err error) {
+	s, err := newStart(&f, dir, userns, program)
+	if err != nil {
+		return f, err
+	}
+	f.add(oursName, func() (contender, error) {
+		return contender{once: func() (sample, error) { return many(func(i int) error { return s.runOurs(fmt.Sprint("bench-", i)) }) }}, nil
+	})
+	f.add("C floor", func() (contender, error) {
+		c, err := s.floor(&f, floorSource, s.rootfs, program)
+		return manyOf(func(int) (contender, error) { return c, err })
+	})
+	f.add("crun", func() (contender, error) {
+		return manyOf(func(i int) (contender, error) { return s.runtime(i, "crun", "--cgroup-manager=disabled") })
+	})
+	f.add("runc", func() (contender, error) {
+		return manyOf(func(i int) (contender, error) { return s.runtime(i, "runc") })
+	})
+	f.add("bwrap", func() (contender, error) { return manyOf(func(int) (contender, error) { return s.bwrap() }) })
+	return f, nil
+}
+
+// runtime is an OCI runtime that runs the container of a number.
+func (s start) runtime(i int, name string, options ...string) (contender, error) {
+	return command(name, append(options, "--root", filepath.Join(s.state, name), "run", "--bundle", s.dir, fmt.Sprintf("bench-%s-%d", name, i))...)
+}
+
+// manyOf does the work of all at once.
+func manyOf(numbered func(i int) (contender, error)) (contender, error) {
+	var list [parallelRuns]contender
+	for i := range list {
+		var err error
+		if list[i], err = numbered(i); err != nil {
+			return contender{}, err
+		}
+	}
+	return contender{once: func() (sample, error) {
+		return many(func(i int) error { _, err := list[i].once(); return err })
+	}}, nil
+}
+
+// many calls do for each number, some at a time.
+func many(do func(i int) error) (sample, error) {
+	var wg sync.WaitGroup
+	numbers := make(chan int)
+	errs := make([]error, parallelRuns)
+	began := time.Now()
+	for range atATime {
+		wg.Go(func() {
+			for i := range numbers {
+				errs[i] = do(i)
+			}
+		})
+	}
+	for i := range parallelRuns {
+		numbers <- i
+	}
+	close(numbers)
+	wg.Wait()
+	return sample{wall: time.Since(began)}, errors.Join(errs...)
+}
