@@ -78,6 +78,9 @@ func (c *Container) exec(ctx context.Context, p *Process, start func(*target, st
 		return fail(err)
 	}
 	defer t.close()
+	if err := t.findCgroup(); err != nil {
+		return fail(err)
+	}
 	streams, err := openStreams(p)
 	if err != nil {
 		return fail(err)

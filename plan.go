@@ -3,6 +3,7 @@
 package container
 
 import (
+	"context"
 	"log/slog"
 	"os"
 	"strings"
@@ -49,6 +50,7 @@ var startSteps = []step{
 	{"read-only paths", (*plan).stepReadonlyPaths, "one copy, made read-only before it is attached"},
 	{"working directory", (*plan).stepWorkdir, "made if missing, so before the root is read-only; kept as a descriptor (CVE-2024-21626)"},
 	{"read-only root", (*plan).stepReadonlyRoot, "when nothing needs to be made in it any more"},
+	{"hooks before the pivot", (*plan).stepCreateHooks, "all is set up, and the host's tree is still there for them"},
 	{"pivot", (*plan).stepPivot, "the host's tree is gone from here on; never chroot, which can be left"},
 	{"streams", (*plan).stepStreams, "so that the user can open /dev/stdout again"},
 	{"limits", (*plan).stepLimits, "rlimits, umask, scheduler, personality: while we still may raise them"},
@@ -61,6 +63,7 @@ var startSteps = []step{
 	{"enter directory as user", (*plan).stepReenterWorkdir, "who may enter what root may not, on a network file system"},
 	{"executable", (*plan).stepLookup, "looked up in the container, as the user, before the filter that might forbid it"},
 	{"gate", (*plan).stepGate, "all is set up: whoever starts the container lets it go on"},
+	{"hooks of the start", (*plan).stepStartHooks, "as the program that comes next, before anything of it"},
 	{"close", (*plan).stepClose, "all but the streams, the extra files and the socket, which goes with execve"},
 	{"init", (*plan).stepInit, "process 1 stays behind, with no more rights than the program and before its filter"},
 	{"terminal", (*plan).takeTerminal, "by the process that executes the program, which gets its signals"},
@@ -101,6 +104,9 @@ type plan struct {
 	path     launch.Arg // the executable's path, found by the lookup
 
 	behindGate int // the first call after it
+
+	hooks   hookFiles
+	onHooks func(ctx context.Context, tag uint32, h *hookFiles, pid int) error // called when the launcher waits for hooks
 }
 
 // closers are files to be closed together.
@@ -137,6 +143,7 @@ func (pl *plan) supervised() bool { return pl.cfg.Detached && pl.into == nil }
 func (pl *plan) closeAll() {
 	pl.files.close()
 	pl.closeFiles()
+	pl.hooks.close()
 }
 
 // compile lets each step add its calls.

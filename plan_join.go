@@ -67,7 +67,7 @@ func openTarget(pid int, pidfd *os.File) (*target, error) {
 	t := &target{pid: pid, process: pidfd, setgroups: true}
 	if err := t.look(); err != nil {
 		defer t.close()
-		return nil, t.explain(err, !errors.Is(err, ErrPaused))
+		return nil, t.explain(err, true)
 	}
 	return t, nil
 }
@@ -81,12 +81,6 @@ func (t *target) look() (err error) {
 			return err
 		}
 	}
-	if t.cgroup, err = otherCgroup(t.pid); err != nil {
-		return err
-	}
-	if t.cgroup != nil && cgroupFrozen(t.cgroup) {
-		return ErrPaused
-	}
 	if t.root, err = openRootOf(t.pid); err != nil {
 		return err
 	}
@@ -95,6 +89,14 @@ func (t *target) look() (err error) {
 		return ErrNotRunning
 	}
 	return nil
+}
+
+// findCgroup opens the cgroup that a process is to be born in.
+func (t *target) findCgroup() (err error) {
+	if t.cgroup, err = otherCgroup(t.pid); err == nil && t.cgroup != nil && cgroupFrozen(t.cgroup) {
+		err = ErrPaused
+	}
+	return err
 }
 
 // openRootOf opens the root of a process. Nothing that is read there leads out of it.

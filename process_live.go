@@ -3,6 +3,7 @@
 package container
 
 import (
+	"context"
 	"errors"
 	"os"
 	"syscall"
@@ -78,6 +79,40 @@ func (l *liveProcess) reap() error {
 	}
 	l.end = time.Now()
 	return err
+}
+
+// watch makes an end of ctx the end of the process: the stop signal, the grace, SIGKILL.
+func (l *liveProcess) watch(ctx context.Context, sig syscall.Signal, grace time.Duration) {
+	if ctx.Done() == nil {
+		return
+	}
+	select {
+	case <-l.ended:
+	case <-ctx.Done():
+		l.stop(context.Background(), sig, grace)
+	}
+}
+
+// stop asks the process to end, and kills it when the grace is over or ctx is done.
+func (l *liveProcess) stop(ctx context.Context, sig syscall.Signal, grace time.Duration) error {
+	if grace > 0 {
+		if err := l.signal(sig); err != nil && !errors.Is(err, ErrNotRunning) {
+			return err
+		}
+		timer := time.NewTimer(grace)
+		defer timer.Stop()
+		select {
+		case <-l.ended:
+			return nil
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+	}
+	if err := l.signal(unix.SIGKILL); err != nil && !errors.Is(err, ErrNotRunning) {
+		return err
+	}
+	<-l.ended
+	return nil
 }
 
 // signal sends sig. The pidfd never means another process.

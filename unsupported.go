@@ -5,6 +5,7 @@ package container
 import (
 	"context"
 	"io"
+	"io/fs"
 	"os"
 	"runtime"
 	"syscall"
@@ -56,6 +57,36 @@ func (c *Container) Exec(ctx context.Context, p *Process) error { return unsuppo
 func (c *Container) ExecNoUserNs(ctx context.Context, p *Process) error {
 	return unsupported("exec", "")
 }
+
+// CopyTo returns ErrUnsupported.
+func (c *Container) CopyTo(ctx context.Context, dst string, archive io.Reader) error {
+	return unsupported("copy to", "")
+}
+
+// CopyFrom returns ErrUnsupported.
+func (c *Container) CopyFrom(ctx context.Context, src string, archive io.Writer) error {
+	return unsupported("copy from", "")
+}
+
+// RootFS needs Linux.
+type RootFS struct{ fs.ReadLinkFS }
+
+// FS returns ErrUnsupported.
+func (c *Container) FS() (*RootFS, error) { return nil, unsupported("files", "") }
+
+// Close does nothing.
+func (r *RootFS) Close() error { return nil }
+
+// NamespacePaths returns ErrUnsupported.
+func (c *Container) NamespacePaths() (map[NamespaceKind]string, error) {
+	return nil, unsupported("namespaces", "")
+}
+
+// GetNamespacePaths returns nothing.
+func GetNamespacePaths(pid int) map[NamespaceKind]string { return nil }
+
+// JoinNetworkNamespace returns ErrUnsupported.
+func JoinNetworkNamespace(pid int, f func() error) error { return unsupported("join namespace", "") }
 
 // Wait returns ErrUnsupported.
 func (c *Container) Wait() error { return unsupported("wait", "") }
