@@ -29,7 +29,11 @@ func (s start) floor(f *field, code []byte, args ...string) (contender, error) {
 	if gcc == "" {
 		return contender{}, errors.New("needs gcc")
 	}
-	source, binary := filepath.Join(s.dir, "floor.c"), filepath.Join(s.dir, "floor")
+	dir, err := os.MkdirTemp(s.dir, "floor") // one that runs cannot be written over
+	if err != nil {
+		return contender{}, err
+	}
+	source, binary := filepath.Join(dir, "floor.c"), filepath.Join(dir, "floor")
 	if err := os.WriteFile(source, code, 0o644); err != nil {
 		return contender{}, err
 	}

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -33,12 +34,11 @@ func prepareMany(dir string, userns bool) (f field, err error) {
 		return f, err
 	}
 	f.add(oursName, func() (contender, error) {
-		return contender{once: func() (sample, error) { return many(func(i int) error { return s.runOurs(fmt.Sprint("bench-", i)) }) }}, nil
+		return contender{once: func() (sample, error) {
+			return many(func(_, i int) error { return s.runOurs(fmt.Sprint("bench-", i)) })
+		}}, nil
 	})
-	f.add("C floor", func() (contender, error) {
-		c, err := s.floor(&f, floorSource, s.rootfs, program)
-		return manyOf(func(int) (contender, error) { return c, err })
-	})
+	f.add("C floor", func() (contender, error) { return s.floors(&f) })
 	f.add("crun", func() (contender, error) {
 		return manyOf(func(i int) (contender, error) { return s.runtime(i, "crun", "--cgroup-manager=disabled") })
 	})
@@ -54,6 +54,20 @@ func (s start) runtime(i int, name string, options ...string) (contender, error)
 	return command(name, append(options, "--root", filepath.Join(s.state, name), "run", "--bundle", s.dir, fmt.Sprintf("bench-%s-%d", name, i))...)
 }
 
+// floors are as many as work at a time.
+func (s start) floors(f *field) (contender, error) {
+	var list [atATime]contender
+	for i := range list {
+		var err error
+		if list[i], err = s.floor(f, floorSource, s.rootfs, program); err != nil {
+			return contender{}, err
+		}
+	}
+	return contender{once: func() (sample, error) {
+		return many(func(worker, _ int) error { _, err := list[worker].once(); return err })
+	}}, nil
+}
+
 // manyOf does the work of all at once.
 func manyOf(numbered func(i int) (contender, error)) (contender, error) {
 	var list [parallelRuns]contender
@@ -64,23 +78,28 @@ func manyOf(numbered func(i int) (contender, error)) (contender, error) {
 		}
 	}
 	return contender{once: func() (sample, error) {
-		return many(func(i int) error { _, err := list[i].once(); return err })
+		return many(func(_, i int) error { _, err := list[i].once(); return err })
 	}}, nil
 }
 
 // many calls do for each number, some at a time.
-func many(do func(i int) error) (sample, error) {
+func many(do func(worker, i int) error) (sample, error) {
 	var wg sync.WaitGroup
 	numbers := make(chan int)
 	errs := make([]error, parallelRuns)
-	began := time.Now()
-	for range atATime {
+	var ready sync.WaitGroup
+	ready.Add(atATime)
+	for worker := range atATime {
 		wg.Go(func() {
+			unseen := onlyCgroup2() // as the thread of main: what a thread starts has its mounts
+			ready.Done()
 			for i := range numbers {
-				errs[i] = do(i)
+				errs[i] = cmp.Or(unseen, do(worker, i))
 			}
 		})
 	}
+	ready.Wait()
+	began := time.Now()
 	for i := range parallelRuns {
 		numbers <- i
 	}
