@@ -45,6 +45,7 @@ var rules = []rule{
 		allow: []allowance{
 			{"internal/launch/", "starts the launcher"},
 			{"idmap_*.go", "newuidmap and newgidmap, which are setuid"},
+			{"nsenter.go", "prlimit, setpriv and nsenter of the host, in place of the launcher"},
 			{"stdio.go", "returns exec.ErrWaitDelay, and starts nothing"},
 			{"internal/testenv/", "for tests: probes what the host can do"},
 			{"internal/leak/", "for tests: asks nft for its tables"},
@@ -63,6 +64,7 @@ var rules = []rule{
 			{"internal/leak/", "for TestMain: a TMPDIR of the tests' own, no garbage collection"},
 			{"examples/internal/clitest/", "for TestMain: ends the test or the program"},
 			{"netns.go", "a thread of its own, which ends with it"},
+			{"nsenter.go", "a session keyring, on a thread of its own"},
 			{"capability_linux.go", "asks prctl for the last capability, changes nothing"},
 			{"ioctl_unsafe.go", "asks the kernel about a descriptor, changes nothing"},
 			{"internal/bench/", "a program: a thread of its own that sees cgroup v2 only"},
