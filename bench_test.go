@@ -82,3 +82,29 @@ func benchmarkExec(b *testing.B, cfg Config) {
 		}
 	}
 }
+
+// BenchmarkHook is a Run without hooks, and with one program run by the caller or by the launcher.
+func BenchmarkHook(b *testing.B) {
+	for _, kind := range []hookKind{"", hookCreateRuntime, hookCreateContainer, hookStartContainer} {
+		b.Run("hook="+string(kind), func(b *testing.B) {
+			cfg := testConfig(b)
+			if kind != "" {
+				hookSet(&cfg, kind, Hook{Path: "/bin/busybox", Args: []string{"true"}})
+			}
+			dir := b.TempDir()
+			for b.Loop() {
+				c, err := New(dir, "bench", cfg)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if err := c.Run(b.Context(), &Process{Args: []string{"true"}}); err != nil {
+					b.Fatal(err)
+				}
+				c.Wait()
+				if err := c.Destroy(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

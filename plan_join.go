@@ -31,6 +31,7 @@ var joinSteps = []step{
 	{"session", (*plan).stepSession, "a new session has no controlling terminal to push input into (CVE-2017-5226)"},
 	{"keyring", (*plan).stepKeyring, "the caller's session keyring must not be searchable from inside"},
 	{"root", (*plan).stepOpenRoot, "of the mount namespace; what the first process has made of its own root does not count"},
+	{"console", (*plan).stepJoinConsole, "in the container's devpts; the master goes to the caller"},
 	{"working directory", (*plan).stepWorkdir, "made if missing; kept as a descriptor, below the root (CVE-2024-21626)"},
 	{"streams", (*plan).stepStreams, "so that the user can open /dev/stdout again"},
 	{"limits", (*plan).stepLimits, "rlimits, umask, scheduler, personality: while we still may raise them"},
@@ -43,6 +44,7 @@ var joinSteps = []step{
 	{"enter directory as user", (*plan).stepReenterWorkdir, "who may enter what root may not, on a network file system"},
 	{"executable", (*plan).stepLookup, "looked up in the container, as the user, before the filter that might forbid it"},
 	{"close", (*plan).stepClose, "all but the streams, the extra files and the socket, which goes with execve"},
+	{"terminal", (*plan).takeTerminal, "by the process that executes the program, which gets its signals"},
 	{"seccomp", (*plan).stepSeccomp, "last, so that the filter need not allow any of the above"},
 	{"execute", (*plan).stepExecute, "the socket closes: the parent knows that it worked"},
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"io"
 	"io/fs"
+	"os"
 	"runtime"
 	"syscall"
 	"time"
@@ -22,6 +23,8 @@ func unsupported(op, id string) error {
 type Container struct{ _ struct{} }
 
 type liveProcess struct{}
+
+type terminal struct{}
 
 // New returns ErrUnsupported.
 func New(stateDir, id string, cfg Config) (*Container, error) { return nil, unsupported("new", id) }
@@ -125,6 +128,9 @@ func Explain(cfg Config, p *Process) (string, error) { return "", unsupported("e
 // ExplainOrder returns nothing.
 func ExplainOrder() string { return "" }
 
+// IsTerminal returns false: no container can be attached to it.
+func IsTerminal(f *os.File) bool { return false }
+
 // Pid returns 0.
 func (p *Process) Pid() int { return 0 }
 
@@ -133,6 +139,14 @@ func (p *Process) Wait() error { return unsupported("wait", "") }
 
 // Signal returns ErrUnsupported.
 func (p *Process) Signal(sig syscall.Signal) error { return unsupported("signal", "") }
+
+// Resize returns ErrUnsupported.
+func (p *Process) Resize(size ConsoleSize) error { return unsupported("resize", "") }
+
+// Attach returns ErrUnsupported.
+func (p *Process) Attach(ctx context.Context, in io.Reader, out io.Writer) error {
+	return unsupported("attach", "")
+}
 
 // SystemTime returns 0.
 func (p *Process) SystemTime() time.Duration { return 0 }
