@@ -73,6 +73,7 @@ func (c *Container) makeProcess(ctx context.Context, p *Process, hold bool) erro
 		return err
 	}
 	defer lock.Close()
+	at("create: locked")
 	state, err := c.state()
 	if err != nil {
 		return err
@@ -150,6 +151,7 @@ func (c *Container) attend(ctx context.Context, p *Process, s *started, streams 
 	s.awaitEnd()
 	at("end: reaped")
 	c.recordEnd(live)
+	at("end: recorded")
 	close(live.kept)
 	p.finish(streams)
 }

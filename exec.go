@@ -78,6 +78,7 @@ func (c *Container) exec(ctx context.Context, p *Process, start func(*target, st
 		return fail(err)
 	}
 	defer t.close()
+	at("exec: target")
 	streams, err := openStreams(p)
 	if err != nil {
 		return fail(err)
@@ -87,6 +88,7 @@ func (c *Container) exec(ctx context.Context, p *Process, start func(*target, st
 		streams.abandon()
 		return fail(t.explain(err, false))
 	}
+	at("exec: process")
 	streams.start()
 	p.live = s.liveProcess
 	go s.watch(ctx, c.stopSignal(), c.stopTimeout())
@@ -97,6 +99,7 @@ func (c *Container) exec(ctx context.Context, p *Process, start func(*target, st
 // attend stays with a process that is not the container's first until its end.
 func (p *Process) attend(s *started, streams *streams) {
 	s.awaitEnd()
+	at("exec: reaped")
 	close(s.kept)
 	p.finish(streams)
 }

@@ -45,6 +45,7 @@ func (r record) makeGate() (*gate, error) {
 			return nil, &os.PathError{Op: "open", Path: r.path(name), Err: err}
 		}
 		files[i] = os.NewFile(uintptr(fd), name)
+		at("gate: FIFO")
 	}
 	return &gate{files[0], files[1]}, nil
 }
@@ -82,6 +83,7 @@ func (r record) openGate(ctx context.Context, calls launch.LastCalls) error {
 	}
 	_, err = unix.Write(fd, []byte{1})
 	unix.Close(fd)
+	at("gate: opened")
 	if err != nil && err != unix.EPIPE {
 		return fail(os.NewSyscallError("write", err))
 	}

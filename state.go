@@ -97,14 +97,19 @@ func (r record) write(name string, v any) error {
 	if err != nil {
 		return err
 	}
+	at("record: temporary file")
 	_, err = f.Write(text)
 	if err = errors.Join(err, f.Close()); err == nil {
+		at("record: temporary file written")
 		// ext4 writes a file out to disk that is renamed over another, and waits. We need no such
 		// promise, and exchanging the two is as atomic.
 		err = unix.Renameat2(unix.AT_FDCWD, temp, unix.AT_FDCWD, path, unix.RENAME_EXCHANGE)
 		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL) { // the first time, or not on this file system
-			return os.Rename(temp, path)
+			if err = os.Rename(temp, path); err == nil {
+				return nil
+			}
 		}
+		at("record: files exchanged")
 	}
 	return errors.Join(err, os.Remove(temp))
 }
@@ -169,6 +174,7 @@ func (r record) claim() (lock *os.File, err error) {
 			lock.Close()
 			return nil, err
 		}
+		at("new: locked")
 		return lock, nil
 	}
 }
@@ -206,7 +212,15 @@ func (r record) remove() error {
 	if err != nil {
 		return err
 	}
-	return os.RemoveAll(r.dir)
+	if err := os.RemoveAll(r.path("state.json")); err != nil {
+		return err
+	}
+	at("destroy: state")
+	if err := os.RemoveAll(r.dir); err != nil {
+		return err
+	}
+	at("destroy: directory")
+	return nil
 }
 
 // checkMade tells whether there is a container: a directory without state.json is what a New or a Destroy has
@@ -292,13 +306,16 @@ func (r record) beginStart(lock *os.File, hold, detached bool) (_ *launchFiles, 
 	if f.intent, err = r.create(startFile); err != nil {
 		return nil, err
 	}
+	at("create: start file")
 	if _, err := f.intent.WriteString(bootID() + "\n"); err != nil {
 		return nil, err
 	}
+	at("create: boot")
 	if detached {
 		if f.exit, err = r.create(exitFile); err != nil {
 			return nil, err
 		}
+		at("create: exit file")
 	}
 	if hold {
 		if f.gate, err = r.makeGate(); err != nil {

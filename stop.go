@@ -141,9 +141,11 @@ func (c *Container) destroy() error {
 		return err
 	}
 	defer lock.Close()
+	at("destroy: locked")
 	if err := c.endOwn(); err != nil {
 		return err
 	}
+	at("destroy: own process ended")
 	state, err := c.record.state()
 	switch {
 	case err != nil: // damaged, or state.json is gone already
@@ -156,6 +158,7 @@ func (c *Container) destroy() error {
 	}
 	at("destroy: killed")
 	state.awaitSupervisor()
+	at("destroy: supervisor ended")
 	return c.record.remove()
 }
 

@@ -97,6 +97,7 @@ func (s *Store) writeFile(name string, content []byte) error {
 		return err
 	}
 	defer os.Remove(tmp.Name()) // after the rename there is nothing to remove
+	at("store: temporary file")
 	_, err = tmp.Write(content)
 	if err == nil && s.sync {
 		err = tmp.Sync()
@@ -105,7 +106,9 @@ func (s *Store) writeFile(name string, content []byte) error {
 		err = cerr
 	}
 	if err == nil {
+		at("store: temporary file written")
 		err = os.Rename(tmp.Name(), path)
+		at("store: file")
 	}
 	return err
 }
