@@ -281,8 +281,11 @@ func (img image) writeTo(f *os.File) error {
 func (c *Child) Next() (Message, error) {
 	var buf [messageSize + 1]byte // a longer message must not pass for one of ours
 	n, err := c.socket.Read(buf[:])
-	if errors.Is(err, unix.ECONNRESET) {
-		n, err = c.socket.Read(buf[:]) // it died with a Go of ours unread; its report comes after that
+	if errors.Is(err, unix.ECONNRESET) || err == io.EOF {
+		// It died with a Go of ours unread: its report comes after that. And on a socket that does not block Linux
+		// tells of an end that came while it looked for a message, also if one came right before the
+		// end. After an end nothing can come any more, so the second answer is true.
+		n, err = c.socket.Read(buf[:])
 	}
 	switch {
 	case errors.Is(err, unix.ECONNRESET):
