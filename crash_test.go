@@ -56,7 +56,7 @@ func init() {
 		panic(err)
 	}
 	if err := o.run(); err != nil {
-		fmt.Println(err)
+		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 	os.Exit(0)
@@ -129,14 +129,14 @@ var crashLives = map[string]func(crashOrder) error{
 			return err
 		}
 		if err := c.Create(ctx, crashProcess()); err != nil {
-			return err
+			return fmt.Errorf("Create: %w", err)
 		}
 		if err := c.Start(ctx); err != nil {
-			return err
+			return fmt.Errorf("Start: %w", err)
 		}
 		p := crashProcess()
 		if err := c.Exec(ctx, p); err != nil {
-			return err
+			return fmt.Errorf("Exec: %w", err)
 		}
 		if err := c.SignalAll(unix.SIGKILL); err != nil {
 			return err
@@ -152,7 +152,7 @@ var crashLives = map[string]func(crashOrder) error{
 			return err
 		}
 		if err := c.Run(ctx, crashProcess()); err != nil {
-			return err
+			return fmt.Errorf("Run: %w", err)
 		}
 		other, err := Load(o.Dir, "x")
 		if err != nil {
@@ -160,7 +160,7 @@ var crashLives = map[string]func(crashOrder) error{
 		}
 		p := crashProcess()
 		if err := other.Exec(ctx, p); err != nil {
-			return err
+			return fmt.Errorf("Exec: %w", err)
 		}
 		if err := other.Destroy(); err != nil {
 			return err
@@ -359,11 +359,8 @@ func TestCrashRandomly(t *testing.T) {
 		time.Sleep(time.Duration(random.Int64N(int64(60 * time.Millisecond))))
 		cmd.Process.Kill()
 		if err := cmd.Wait(); err == nil || err.Error() != "signal: killed" {
-			t.Errorf("the process ended with %v: %s", err, out)
+			t.Errorf("kill %d: %s, %+v: the process ended with %v: %s", i, o.Life, cfg, err, out)
 		}
 		crashRecover(t, dir, cfg)
-		if t.Failed() {
-			t.Fatalf("after kill %d", i)
-		}
 	}
 }

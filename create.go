@@ -131,12 +131,20 @@ func (c *Container) makeProcess(ctx context.Context, p *Process, hold bool) erro
 
 // noteCreated notes which process it is.
 func (c *Container) noteCreated(state *stored, s *started, pl *plan) error {
-	if !c.record.launched(state) || state.Pid != s.pid {
+	launched, err := c.record.launched(state)
+	if err != nil {
+		return err
+	}
+	if !launched || state.Pid != s.pid {
 		return errors.New("the launcher has left another process's number")
 	}
 	state.Status, state.CgroupPath = StatusCreated, cgroupOf(s.pid)
 	if s.supervisor != nil {
-		state.Supervisor = processID{s.supervisor.pid, startTime(s.supervisor.pid)}
+		start, err := startTime(s.supervisor.pid)
+		if err != nil {
+			return err
+		}
+		state.Supervisor = processID{s.supervisor.pid, start}
 	}
 	if pl.gate != nil {
 		state.Held = pl.LastCalls(pl.behindGate)

@@ -116,8 +116,11 @@ func (c *Container) target() (*target, error) {
 		return nil, ErrNotRunning
 	}
 	pidfd, err := processID{state.Pid, state.StartTime}.open()
-	if err != nil {
+	if errors.Is(err, unix.ESRCH) {
 		return nil, ErrNotRunning
+	}
+	if err != nil {
+		return nil, err
 	}
 	return openTarget(state.Pid, pidfd)
 }

@@ -180,7 +180,7 @@ func (p *pullJob) run(ctx context.Context, src imageSource) (*Image, error) {
 		Platform:   config.platform,
 		Run:        config.Config,
 		Created:    time.Now().UTC(),
-		durability: durability{BootID: bootID()},
+		durability: untilBoot(),
 	}
 	metas, err := p.layers(ctx, src, m, config)
 	if err != nil {

@@ -81,7 +81,7 @@ func (l *layerJob) fetch(ctx context.Context, src imageSource) (meta *layerMeta,
 		l.log.Info("left out of a layer", "image", l.name, "layer", l.diffID, "devices", meta.SkippedDevices, "xattrs", meta.SkippedXattrs)
 	}
 	meta.DiffID, meta.Unpacker = l.diffID, unpackerVersion
-	meta.durability = durability{BootID: bootID()}
+	meta.durability = untilBoot()
 	if err := st.setOwners(ctx, meta); err != nil {
 		return nil, err
 	}

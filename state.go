@@ -3,7 +3,6 @@
 package container
 
 import (
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,8 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 
 	"example.com/container/internal/launch"
 	"golang.org/x/sys/unix"
@@ -240,20 +237,17 @@ func (r record) checkMade() error {
 	if _, err := os.Lstat(r.path("state.json")); err == nil {
 		return nil
 	}
-	r.unreadable().first().kill()
+	s, err := r.launcher()
+	if err == nil {
+		err = s.first().kill()
+	}
+	if err != nil {
+		return err
+	}
 	if r.empty() == nil {
 		os.Remove(r.dir)
 	}
 	return ErrNotExist
-}
-
-// unreadable is the state of a record that cannot be read: what the launcher has written about itself may still
-// tell of a process.
-func (r record) unreadable() *stored {
-	s := &stored{ContainerState: ContainerState{Status: StatusCreating}}
-	r.launched(s)
-	r.derive(s)
-	return s
 }
 
 // stored is what state.json holds.
@@ -284,9 +278,13 @@ func (r record) state() (*stored, error) {
 		return nil, err
 	}
 	if s.Status == StatusCreating {
-		r.interrupted(&s)
+		if err := r.interrupted(&s); err != nil {
+			return nil, err
+		}
 	}
-	r.derive(&s)
+	if err := r.derive(&s); err != nil {
+		return nil, err
+	}
 	return &s, nil
 }
 
@@ -297,6 +295,10 @@ const (
 
 // beginStart opens the files for a launcher. The lock stays the caller's.
 func (r record) beginStart(lock *os.File, hold, detached bool) (_ *launchFiles, err error) {
+	boot, err := bootID()
+	if err != nil {
+		return nil, err
+	}
 	f := &launchFiles{lock: lock}
 	defer func() {
 		if err != nil {
@@ -307,7 +309,7 @@ func (r record) beginStart(lock *os.File, hold, detached bool) (_ *launchFiles, 
 		return nil, err
 	}
 	at("create: start file")
-	if _, err := f.intent.WriteString(bootID() + "\n"); err != nil {
+	if _, err := f.intent.WriteString(boot + "\n"); err != nil {
 		return nil, err
 	}
 	at("create: boot")
@@ -352,58 +354,4 @@ func (r record) endStart() {
 	_ = os.Remove(r.path(exitFile))
 	r.removeGate()
 	_ = os.Remove(r.path(startFile))
-}
-
-// launched reads what the launcher has written about itself, once it has.
-func (r record) launched(s *stored) bool {
-	text, err := r.text(startFile)
-	if err != nil {
-		return false
-	}
-	boot, rest, _ := strings.Cut(string(text), "\n")
-	stat, mount, ok := strings.Cut(rest, "\n") // the name in it is the launcher's, which has no line end
-	number, _, _ := strings.Cut(stat, " ")
-	pid, err := strconv.Atoi(number)
-	if err != nil || !ok {
-		return false
-	}
-	s.Pid, s.BootID, s.StartTime = pid, boot, ownStartTime(pid, startTimeOf(stat))
-	if len(mount) == 8 {
-		s.MountNamespaceID = binary.NativeEndian.Uint64([]byte(mount))
-	}
-	return true
-}
-
-// interrupted looks for a start that nobody has recorded the success of, and turns s into what would
-// have been recorded. What waits at the gate, or is on its way there, is left of a Create; it can be
-// destroyed or created again.
-func (r record) interrupted(s *stored) {
-	if !r.launched(s) {
-		return // it did not come that far, so nothing of the user's has run
-	}
-	if _, err := os.Lstat(r.path(goFile)); err == nil {
-		return
-	}
-	s.Status = StatusRunning
-	if info, err := os.Stat(r.path(startFile)); err == nil {
-		s.Started = info.ModTime()
-	}
-}
-
-// derive asks the kernel about the process.
-func (r record) derive(s *stored) {
-	alive := s.Pid > 0 && s.BootID == bootID() && s.StartTime != 0 && startTime(s.Pid) == s.StartTime
-	switch {
-	case s.Status == StatusStopped:
-	case s.Status == StatusCreating && alive, s.Status == StatusCreated && alive && r.held():
-		return
-	case s.Status == StatusCreating:
-	case alive:
-		s.Status = StatusRunning
-		return
-	default:
-		s.Status, s.ExitCode = StatusStopped, unknownExit
-		r.readExit(s)
-	}
-	s.Pid = 0
 }

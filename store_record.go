@@ -33,7 +33,16 @@ type durability struct {
 	Durable bool   `json:"durable"`
 }
 
-func (d *durability) valid() bool { return d.Durable || (d.BootID != "" && d.BootID == bootID()) }
+func (d *durability) valid() bool {
+	boot, err := bootID()
+	return d.Durable || (err == nil && d.BootID != "" && d.BootID == boot)
+}
+
+// untilBoot is what a record says that is valid in this boot, or not at all if that cannot be named.
+func untilBoot() durability {
+	boot, _ := bootID()
+	return durability{BootID: boot}
+}
 
 // layerMeta is layers/<diff id>/meta.json.
 type layerMeta struct {
