@@ -36,13 +36,19 @@ type Config struct {
 	Domainname string
 
 	// Mounts are made in this order, before the root is entered. /dev is always a fresh tmpfs and
-	// needs no entry. See [DefaultMounts].
+	// needs no entry; one of type tmpfs sets its options. See [DefaultMounts].
 	Mounts []Mount
 
 	// Devices are the nodes in /dev. Nil means [DefaultDevices]; empty and not nil means none.
 	// In a user namespace, where nodes cannot be made, the host's are bound after their type and
 	// numbers have been verified.
 	Devices []Device
+
+	// DevicesOnly: nothing but Devices can be opened as a device, whatever nodes an image, a bind or
+	// CAP_MKNOD brings. /dev and all other mounts get NoDev, and each node is a mount of its own. The wall
+	// is the mount table, so it needs new mount and PID namespaces, and a bounding set without
+	// CAP_SYS_ADMIN, which could open it.
+	DevicesOnly bool
 
 	// MaskPaths are hidden: a file reads as empty, a directory is empty. ReadonlyPaths are made
 	// read-only with all that is mounted below. Paths that do not exist are passed over.

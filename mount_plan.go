@@ -50,13 +50,17 @@ func (pl *plan) stepSources() error {
 		if !ok || m.Propagation == "" {
 			ms, deep = unix.MS_PRIVATE, true
 		}
-		if deep == recursive {
-			pl.setAttr(mnt, mountAttr{set: set, clear: clear, propagation: ms}, recursive)
+		all := recursive && m.Flags&TopOnly == 0
+		if deep == all {
+			pl.setAttr(mnt, mountAttr{set: set, clear: clear, propagation: ms}, all)
 		} else {
 			pl.setAttr(mnt, mountAttr{propagation: ms}, deep)
 			if set|clear != 0 {
-				pl.setAttr(mnt, mountAttr{set: set, clear: clear}, recursive)
+				pl.setAttr(mnt, mountAttr{set: set, clear: clear}, all)
 			}
+		}
+		if pl.cfg.DevicesOnly && recursive && !all { // nor on what lies below
+			pl.setAttr(mnt, mountAttr{set: unix.MOUNT_ATTR_NODEV}, true)
 		}
 		pl.sources[i].mnt = mnt
 	}
@@ -93,8 +97,12 @@ type mountSource struct {
 }
 
 // effectiveMount replaces a file system of the kernel's that cannot be made here, because it shows
-// a namespace that is not the container's own, with the host's view of the same.
+// a namespace that is not the container's own, with the host's view of the same. It also adds what
+// DevicesOnly asks of all mounts but devpts, which holds the container's own terminals only.
 func (pl *plan) effectiveMount(m Mount) Mount {
+	if pl.cfg.DevicesOnly && m.Type != "devpts" {
+		m.Flags |= NoDev
+	}
 	ns := &pl.cfg.Namespaces
 	var owner NamespaceKind
 	switch m.Type {
@@ -122,8 +130,8 @@ func (pl *plan) stepMounts() error {
 	}
 	for i, m := range pl.cfg.Mounts {
 		m = pl.effectiveMount(m)
-		if strings.HasPrefix(m.Target, "/dev/") {
-			continue // on the new /dev, by stepDev
+		if m.Target == "/dev" || strings.HasPrefix(m.Target, "/dev/") {
+			continue // by stepDev, the latter on the new /dev
 		}
 		if pl.sources[i].skip {
 			pl.log.Debug("mount source does not exist", "source", m.Source)
@@ -237,6 +245,11 @@ func (pl *plan) stepScratch() error {
 			pl.makeDir(base, "work", 0o755)
 			pl.sources[i].mnt = base
 		}
+	}
+	if pl.cfg.DevicesOnly && !pl.inUserNamespace() {
+		pl.Step("scratch", "devices")
+		pl.nodes = pl.newFS("tmpfs", "dev", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, fsOption{key: "mode", value: "0755"}, fsOption{key: "size", value: "4k"})
+		pl.attachOverRoot(pl.nodes)
 	}
 	if len(pl.cfg.MaskPaths) > 0 {
 		pl.Step("scratch", "mask")

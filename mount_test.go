@@ -79,6 +79,7 @@ func TestBindRecursive(t *testing.T) {
 			{MountReadOnly, ""},
 			{Recursive, "file\nwrote /b/x\nwrote /b/sub/x"},
 			{Recursive | MountReadOnly, "file"},
+			{Recursive | MountReadOnly | TopOnly, "file\nwrote /b/sub/x"},
 		} {
 			cfg := with(base, Mount{Type: "bind", Source: dir, Target: "/b", Flags: test.flags})
 			wantText(t, sh(t, cfg, script), test.want)

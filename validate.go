@@ -22,6 +22,7 @@ var configChecks = []func(*Config) []error{
 	checkNames,
 	checkMounts,
 	checkDevices,
+	checkDevicesOnly,
 	checkPaths,
 	checkSysctls,
 	checkStop,
