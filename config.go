@@ -104,6 +104,10 @@ type Config struct {
 	StopSignal  syscall.Signal
 	StopTimeout time.Duration
 
+	// Bundle is the directory of an OCI bundle that the Config was made from; see [FromSpec]. It is
+	// stored and told by State, and nothing is read there.
+	Bundle string
+
 	// Annotations are the caller's own notes. The package stores them and never reads them.
 	Annotations map[string]string
 
@@ -137,6 +141,17 @@ type Root struct {
 	// the container makes, never on the host: for that, see Mount.Propagation; or "unbindable". With "r"
 	// in front it holds for all that is mounted below.
 	Propagation Propagation
+}
+
+// access is Root.Access with its zero value resolved.
+func (r Root) access() Access {
+	switch {
+	case r.Access != "":
+		return r.Access
+	case r.Dir == "/" || len(r.Layers) > 0:
+		return CopyOnWrite
+	}
+	return ReadWrite
 }
 
 // Access says where writes to a root go.
@@ -197,6 +212,17 @@ func DefaultDevices() []Device {
 		{Path: "/dev/tty", Type: 'c', Major: 5, Minor: 0},
 	}
 }
+
+// devices are Devices with nil resolved.
+func (c *Config) devices() []Device {
+	if c.Devices == nil {
+		return DefaultDevices()
+	}
+	return c.Devices
+}
+
+// ttyGroup is "tty" everywhere; the C library expects terminals to belong to it.
+const ttyGroup = 5
 
 // DefaultMounts returns /proc, /sys read-only, and /sys/fs/cgroup read-only. /dev with its pts,
 // shm and mqueue is made without an entry.

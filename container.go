@@ -76,7 +76,7 @@ func New(stateDir, id string, cfg Config) (*Container, error) {
 		return fail(err)
 	}
 	c.created = time.Now()
-	state := &ContainerState{Version: stateVersion, ID: id, Status: StatusCreated, Created: c.created, Annotations: cfg.Annotations}
+	state := &ContainerState{Version: stateVersion, ID: id, Status: StatusCreated, Created: c.created, Bundle: cfg.Bundle, Annotations: cfg.Annotations}
 	if err := errors.Join(os.WriteFile(c.record.path("config.json"), text, 0o600), c.record.write("state.json", state)); err != nil {
 		os.RemoveAll(c.record.dir)
 		return fail(err)

@@ -49,7 +49,6 @@ func (pl *plan) stepDev() error {
 	}
 
 	pts := []fsOption{{key: "newinstance", flag: true}, {key: "ptmxmode", value: "0666"}, {key: "mode", value: "0620"}}
-	const ttyGroup = 5 // "tty" everywhere; the C library expects terminals to belong to it
 	if _, ok := pl.hostGid(ttyGroup); ok {
 		// Whether a user namespace that is joined has the group, only the kernel knows.
 		pts = append(pts, fsOption{key: "gid", value: "5", optional: pl.userns == usernsJoined || nested()})
@@ -150,14 +149,6 @@ func (pl *plan) attachFile(mnt, dev launch.Arg, name string) {
 	at := pl.open(dev, name, unix.O_PATH, 0, ownFile).Result()
 	pl.attach(mnt, at)
 	pl.close(at)
-}
-
-// devices are Devices with nil resolved.
-func (c *Config) devices() []Device {
-	if c.Devices == nil {
-		return DefaultDevices()
-	}
-	return c.Devices
 }
 
 func (d Device) fileType() uint32 {

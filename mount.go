@@ -77,3 +77,11 @@ const (
 	RShared     Propagation = "rshared"
 	RUnbindable Propagation = "runbindable"
 )
+
+// source is the name that mountinfo shows.
+func (m Mount) source() string {
+	if m.Source == "" {
+		return m.Type
+	}
+	return m.Source
+}

@@ -202,14 +202,6 @@ func (pl *plan) copyUp(m Mount, base, at launch.Arg, attr uint64) launch.Arg {
 // statfsSize is the size of struct statfs, f_type first.
 const statfsSize = 120
 
-// source is the name that mountinfo shows.
-func (m Mount) source() string {
-	if m.Source == "" {
-		return m.Type
-	}
-	return m.Source
-}
-
 func fsOptions(m Mount) []fsOption {
 	var list []fsOption
 	for _, o := range m.dataOptions() {

@@ -64,3 +64,11 @@ type Process struct {
 	// Both ends of what StdinPipe, StdoutPipe and StderrPipe have made.
 	childEnds, parentEnds []*os.File
 }
+
+// override is the process's own setting, or if it has none the container's.
+func override[T any](own, container *T) *T {
+	if own != nil {
+		return own
+	}
+	return container
+}

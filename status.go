@@ -35,6 +35,9 @@ type ContainerState struct {
 	// nobody saw it end.
 	ExitCode int `json:"exitCode"`
 
+	// Bundle is that of the Config.
+	Bundle string `json:"bundle,omitempty"`
+
 	// Annotations are those of the Config.
 	Annotations map[string]string `json:"annotations,omitempty"`
 
