@@ -98,6 +98,17 @@ type Config struct {
 	// caller's process dies. See prctl(2), PR_SET_PDEATHSIG.
 	DieWithParent bool
 
+	// Detached lets the container live on when the caller's process ends, and keep how it ended: the launcher
+	// stays as the parent of the first process, in a few kilobytes of memory, waits for it and writes its
+	// status to the state directory. Without it the process lives on too, as a child of the host's
+	// first process or of a subreaper, but its exit code is known to nobody of ours.
+	Detached bool
+
+	// Init runs a reaper as process 1, and the program as its child: the reaper passes on the signals it gets,
+	// collects the processes whose parents have ended, and exits as the program does, with 128 plus
+	// the signal's number if that was killed. Needs Namespaces.NewPID.
+	Init bool
+
 	// StopSignal asks the first process to end: in Stop, and when Run's context is done. Zero means
 	// SIGTERM. StopTimeout is how long it has before SIGKILL; zero means 10 s, negative means that
 	// SIGKILL is sent at once.

@@ -230,16 +230,25 @@ func readAll(t testing.TB, r io.Reader) string {
 }
 
 // planOf is the plan that Run would make, its files closed: calls of the program have the same numbers.
-func planOf(t testing.TB, cfg Config, p *Process) *plan {
+func planOf(t testing.TB, cfg Config, p *Process) *plan { return planFor(t, cfg, p, false) }
+
+// planFor is planOf, with hold of Create.
+func planFor(t testing.TB, cfg Config, p *Process, hold bool) *plan {
 	t.Helper()
-	intent, err := os.CreateTemp(t.TempDir(), "")
+	r := record{t.TempDir()}
+	lock, err := r.lock()
 	if err != nil {
 		t.Fatal(err)
 	}
-	pl, err := newPlan(&cfg, p, stdioFiles{}, intent)
+	defer lock.Close()
+	files, err := r.beginStart(lock, hold, cfg.Detached)
 	if err != nil {
 		t.Fatal(err)
 	}
-	pl.files.close()
+	pl, err := newPlan(&cfg, p, stdioFiles{}, files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pl.closeAll()
 	return pl
 }

@@ -27,7 +27,10 @@ var (
 	// started yet, or has ended.
 	ErrRunning = errors.New("container is running")
 
-	// ErrNotRunning is returned by Signal, Stop and Wait when there is no process.
+	// ErrNotCreated is returned by Start when nobody has called Create.
+	ErrNotCreated = errors.New("container has not been created")
+
+	// ErrNotRunning is returned by an operation that needs a process when there is none, or none any more.
 	ErrNotRunning = errors.New("container is not running")
 
 	// ErrUnsupported is returned where this kernel, this host or this user cannot do what was asked

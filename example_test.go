@@ -63,7 +63,7 @@ func ExampleContainer_Run_notFound() {
 	fmt.Println(errors.Is(err, container.ErrNotFound))
 	fmt.Println(c.Status())
 	// true
-	// created <nil>
+	// creating <nil>
 }
 
 func ExampleContainer_Stop() {

@@ -106,6 +106,11 @@ func (pl *plan) stepClose() error {
 
 func (pl *plan) stepExecute() error {
 	pl.Step("execute", pl.proc.Args[0])
+	if pl.cfg.Detached && pl.gate == nil {
+		// The supervisor may have waited for the process before we look at it: then only this tells
+		// that it did not die earlier.
+		pl.Send(tagLast, 0)
+	}
 	pl.Call(unix.SYS_EXECVE, pl.Value(pl.path), pl.Strs(pl.proc.Args), pl.Strs(pl.env))
 	return nil
 }

@@ -128,7 +128,7 @@ func injectFaults(t *testing.T, cfg Config) {
 			t.Errorf("call %d, step %v, %s: %v", op, step, list[op], err)
 		}
 		if err != nil {
-			if status, err := c.Status(); status != StatusCreated || err != nil {
+			if status, err := c.Status(); status != StatusCreating || err != nil {
 				t.Errorf("call %d: the container is %s, %v", op, status, err)
 			}
 			if op%16 == 0 { // it is as new

@@ -112,7 +112,7 @@ func TestContextDone(t *testing.T) {
 	if err := c.Run(ctx, &Process{Args: []string{"true"}}); !errors.Is(err, context.Canceled) {
 		t.Errorf("Run returned %v", err)
 	}
-	if status, _ := c.Status(); status != StatusCreated {
+	if status, _ := c.Status(); status != StatusCreating {
 		t.Errorf("status %s", status)
 	}
 }
@@ -132,7 +132,7 @@ func TestContextDoneWhileStarting(t *testing.T) {
 			lifeExpectExit(t, lifeWait(t, c.Wait), lifeKilled)
 		} else if refused++; !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("after %d: %v", i, err)
-		} else if status, _ := c.Status(); status != StatusCreated {
+		} else if status, _ := c.Status(); status != StatusCreating {
 			t.Errorf("status %s after a Run that failed", status)
 		}
 		cancel()
@@ -444,7 +444,7 @@ func TestRunAgain(t *testing.T) {
 		if !strings.Contains(err.Error(), c.ID()) && row.want != ErrInvalidConfig {
 			t.Errorf("%s: which container? %v", name, err)
 		}
-		if state, _ := c.State(); state.Status != StatusCreated || state.Pid != 0 {
+		if state, _ := c.State(); state.Status != StatusCreating || state.Pid != 0 {
 			t.Errorf("%s: state %+v", name, state)
 		}
 		var files []string
@@ -776,7 +776,7 @@ func TestInterruptedStart(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		before := &ContainerState{Version: stateVersion, ID: c.ID(), Status: StatusCreated, Created: state.Created}
+		before := &ContainerState{Version: stateVersion, ID: c.ID(), Status: StatusCreating, Created: state.Created}
 		if err := c.record.write("state.json", before); err != nil {
 			t.Fatal(err)
 		}

@@ -64,11 +64,8 @@ func (n Namespaces) CloneFlags() uintptr {
 	return flags
 }
 
-// private tells whether the container has a namespace of this kind that is not the caller's.
-func (n Namespaces) private(kind NamespaceKind) bool {
-	if n.Join[kind] != "" {
-		return true
-	}
+// isNew tells whether the container makes a namespace of this kind.
+func (n Namespaces) isNew(kind NamespaceKind) bool {
 	for _, k := range namespaceKinds {
 		if k.kind == kind {
 			return *k.new(&n)
@@ -76,3 +73,6 @@ func (n Namespaces) private(kind NamespaceKind) bool {
 	}
 	return false
 }
+
+// private tells whether the container has a namespace of this kind that is not the caller's.
+func (n Namespaces) private(kind NamespaceKind) bool { return n.Join[kind] != "" || n.isNew(kind) }

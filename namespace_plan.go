@@ -28,8 +28,10 @@ const (
 
 // Messages of the launcher to the parent.
 const (
-	tagMaps = 1 // in the user namespace, waiting for its maps
-	tagPid  = 2 // the process id of the container's first process
+	tagMaps  = 1 // in the user namespace, waiting for its maps
+	tagPid   = 2 // the process id of the container's first process, or of the one that will fork it
+	tagReady = 3 // all is set up: the rest is between the launcher and whoever starts the container
+	tagLast  = 4 // what follows is execve
 )
 
 // stepJoin joins namespaces by path. The files are opened in the caller's process, once.
@@ -130,7 +132,7 @@ func (pl *plan) stepNamespaces() error {
 	return nil
 }
 
-// forks tells whether the container's first process is a child of the one that os/exec starts.
+// forks tells whether only a child of the launcher is in the container's namespaces.
 func (pl *plan) forks() bool {
 	ns := &pl.cfg.Namespaces
 	return pl.staged && (ns.NewPID || ns.NewTime || ns.Join[PIDNamespace] != "")
@@ -142,6 +144,7 @@ func (pl *plan) stepFork() error {
 	if !pl.forks() {
 		return nil
 	}
+	// With a supervisor the caller's place is the supervisor's.
 	inner := pl.Label()
 	pid := pl.Call(unix.SYS_CLONE, unix.CLONE_PARENT|launch.Arg(unix.SIGCHLD)).Case(0, inner)
 	pl.Send(tagPid, pid.Result())
@@ -175,8 +178,8 @@ func (pl *plan) stepClocks() error {
 	return nil
 }
 
-// stepRecord copies what the kernel says about the process into the container's record. Number and
-// time are those of the caller's procfs, whatever namespaces the process is in.
+// stepRecord copies what the kernel says about the process into the container's record, and gives up the
+// record's lock. Number and time are those of the caller's procfs, whatever namespaces the process is in.
 func (pl *plan) stepRecord() error {
 	if pl.intent == nil {
 		return nil
@@ -187,11 +190,21 @@ func (pl *plan) stepRecord() error {
 	}
 	pl.files = append(pl.files, proc)
 	const enough = 1024
-	buf := pl.Zero(enough)
+	intent, buf := pl.File(pl.intent), pl.Zero(enough)
 	stat := pl.open(pl.File(proc), "self/stat", unix.O_RDONLY, 0, 0).Result()
 	n := pl.Call(unix.SYS_READ, stat, buf, enough).Result()
-	pl.Call(unix.SYS_WRITE, pl.File(pl.intent), buf, n)
+	pl.Call(unix.SYS_WRITE, intent, buf, n)
 	pl.close(stat)
+	if pl.cfg.Namespaces.marked() {
+		ns := pl.open(pl.File(proc), "self/ns/mnt", unix.O_RDONLY, 0, 0).Result()
+		id := pl.Zero(8)
+		unknown := pl.Label()
+		pl.Call(unix.SYS_IOCTL, ns, unix.NS_GET_MNTNS_ID, id).On(unix.ENOTTY, unknown)
+		pl.Call(unix.SYS_WRITE, intent, id, 8)
+		pl.Here(unknown)
+		pl.close(ns)
+	}
+	pl.close(pl.File(pl.lock)) // whoever destroys the container from now on finds the process
 	return nil
 }
 

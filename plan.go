@@ -23,6 +23,7 @@ type step struct {
 
 // startSteps is the start of a container.
 var startSteps = []step{
+	{"supervisor", (*plan).stepSupervisor, "the parent of all that follows, in none of its namespaces"},
 	{"oom score", (*plan).stepOOMScore, "before /proc/self belongs to root, which it does when we are not dumpable, and with the caller's rights"},
 	{"join namespaces", (*plan).stepJoin, "with the caller's rights, by descriptors opened before; a user namespace first, for the right to the rest"},
 	{"user namespace", (*plan).stepUserNamespace, "it gives the right to all that follows; its maps are written while we are dumpable"},
@@ -58,6 +59,8 @@ var startSteps = []step{
 	{"capabilities", (*plan).stepCapabilities, "changing the user has cleared the effective set; the rest goes here"},
 	{"enter directory as user", (*plan).stepReenterWorkdir, "who may enter what root may not, on a network file system"},
 	{"executable", (*plan).stepLookup, "looked up in the container, as the user, before the filter that might forbid it"},
+	{"gate", (*plan).stepGate, "all is set up: whoever starts the container lets it go on"},
+	{"init", (*plan).stepInit, "process 1 stays behind, with no more rights than the program and before its filter"},
 	{"close", (*plan).stepClose, "all but the streams, the extra files and the socket, which goes with execve"},
 	{"seccomp", (*plan).stepSeccomp, "last, so that the filter need not allow any of the above"},
 	{"execute", (*plan).stepExecute, "the socket closes: the parent knows that it worked"},
@@ -80,8 +83,8 @@ type plan struct {
 	env        []string
 	caps       capSets
 	stdio      stdioFiles
-	intent     *os.File // where the launcher writes which process it is; nil for a plan that is not started
-	files      closers  // opened for the launcher; ours to close after the start
+	files      closers // opened for the launcher; ours to close after the start
+	launchFiles
 
 	// Descriptors in the launcher, set by one step for a later one.
 	clocks  launch.Arg    // the file of the time namespace's offsets
@@ -92,6 +95,8 @@ type plan struct {
 	cwd     launch.Arg
 	entered launch.Arg // whether root could enter it
 	path    launch.Arg // the executable's path, found by the lookup
+
+	behindGate int // the first call after it
 }
 
 // closers are files to be closed together.
@@ -103,21 +108,28 @@ func (c closers) close() {
 	}
 }
 
-// newPlan resolves what the steps need and compiles them. It takes ownership of intent.
-func newPlan(cfg *Config, proc *Process, stdio stdioFiles, intent *os.File) (*plan, error) {
-	pl := &plan{cfg: cfg, proc: proc, log: cfg.logger(), stdio: stdio, intent: intent}
-	if intent != nil {
-		pl.files = append(pl.files, intent)
+// newPlan resolves what the steps need and compiles them. It takes ownership of the launcher's files but for
+// the lock; a plan that is not started has none.
+func newPlan(cfg *Config, proc *Process, stdio stdioFiles, files *launchFiles) (*plan, error) {
+	pl := &plan{cfg: cfg, proc: proc, log: cfg.logger(), stdio: stdio}
+	if files != nil {
+		pl.launchFiles = *files
 	}
-	if err := pl.resolve(); err != nil {
-		pl.files.close()
-		return nil, err
+	err := pl.resolve()
+	if err == nil {
+		err = pl.compile()
 	}
-	if err := pl.compile(); err != nil {
-		pl.files.close()
+	if err != nil {
+		pl.closeAll()
 		return nil, err
 	}
 	return pl, nil
+}
+
+// closeAll closes all that is open for the launcher.
+func (pl *plan) closeAll() {
+	pl.files.close()
+	pl.closeFiles()
 }
 
 // compile lets each step add its calls.
@@ -146,7 +158,7 @@ func Explain(cfg Config, p *Process) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer pl.files.close()
+	defer pl.closeAll()
 	return pl.String(), nil
 }
 

@@ -25,7 +25,12 @@ type liveProcess struct {
 	status syscall.WaitStatus
 	rusage unix.Rusage
 	end    time.Time
+	exit   error // as exitError says, or why it is not known
 	err    error // of Wait
+
+	// Of a detached container's process, which is no child of ours.
+	supervisor *liveProcess
+	exitFile   *os.File
 }
 
 // newLiveProcess takes ownership of pidfd, a child's.
@@ -42,6 +47,9 @@ func newLiveProcess(pid, pidfd int) (*liveProcess, error) {
 
 // reap waits for the end of the process.
 func (l *liveProcess) reap() error {
+	if l.supervisor != nil {
+		return l.reapSupervised()
+	}
 	conn, err := l.pidfd.SyscallConn()
 	if err != nil {
 		return err
@@ -79,16 +87,7 @@ func (l *liveProcess) signal(sig syscall.Signal) error {
 		return ErrNotRunning
 	default:
 	}
-	err := ErrNotRunning
-	conn, cerr := l.pidfd.SyscallConn()
-	if cerr != nil {
-		return err
-	}
-	cerr = conn.Control(func(fd uintptr) { err = unix.PidfdSendSignal(int(fd), sig, nil, 0) })
-	if cerr != nil || errors.Is(err, unix.ESRCH) {
-		return ErrNotRunning
-	}
-	return err
+	return sendTo(l.pidfd, sig)
 }
 
 // exitError turns the status into what Wait returns.
@@ -100,6 +99,18 @@ func exitError(ws syscall.WaitStatus) error {
 		return &ExitError{Code: ws.ExitStatus()}
 	}
 	return nil
+}
+
+// exitCode is what a record keeps of an end.
+func exitCode(err error) (code int, sig syscall.Signal) {
+	var exit *ExitError
+	switch {
+	case err == nil:
+		return 0, 0
+	case errors.As(err, &exit):
+		return exit.Code, exit.Signal
+	}
+	return unknownExit, 0
 }
 
 // Pid is the process's number in the caller's PID namespace; 0 if it has not been started.

@@ -16,7 +16,7 @@ import (
 func (pl *plan) resolve() error {
 	pl.resolveUserNamespace()
 	ns := &pl.cfg.Namespaces
-	pl.staged = ns.NewUser || ns.NewTime || ns.Join[UserNamespace] != "" || ns.Join[PIDNamespace] != ""
+	pl.staged = pl.cfg.Detached || ns.NewUser || ns.NewTime || ns.Join[UserNamespace] != "" || ns.Join[PIDNamespace] != ""
 
 	caps, err := override(pl.proc.Capabilities, pl.cfg.Capabilities).sets()
 	if err != nil {

@@ -63,6 +63,7 @@ var rules = []rule{
 			{"internal/leak/", "for TestMain: a TMPDIR of the tests' own, no garbage collection"},
 			{"examples/internal/clitest/", "for TestMain: ends the test or the program"},
 			{"capability_linux.go", "asks prctl for the last capability, changes nothing"},
+			{"ioctl_unsafe.go", "asks the kernel about a descriptor, changes nothing"},
 			{"internal/bench/", "a program: a thread of its own that sees cgroup v2 only"},
 		},
 		faults: 23,

@@ -3,6 +3,7 @@
 package container
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,7 +31,7 @@ type started struct {
 func (pl *plan) start(ctx context.Context, tempDir string, fault *launch.Fault) (*started, error) {
 	if upper := pl.cfg.Root.Upper; upper != "" {
 		if err := os.MkdirAll(upper, 0o700); err != nil {
-			pl.files.close()
+			pl.closeAll()
 			return nil, &Error{Op: "upper layer", Path: upper, Err: err}
 		}
 	}
@@ -42,11 +43,15 @@ func (pl *plan) start(ctx context.Context, tempDir string, fault *launch.Fault) 
 		TempDir:    tempDir,
 		Fault:      fault,
 	})
-	pl.files.close()
+	exit := pl.exit
+	if err == nil {
+		pl.exit = nil
+	}
+	pl.closeAll()
 	if err != nil {
 		return nil, startError(err)
 	}
-	s := &starting{plan: pl, child: child}
+	s := &starting{plan: pl, child: child, exit: exit}
 	if err := s.converse(ctx); err != nil {
 		s.abort()
 		return nil, err
@@ -71,7 +76,9 @@ func (s *started) discard() {
 type starting struct {
 	*plan
 	child   *launch.Child
-	waiting bool // the launcher waits for our Go
+	exit    *os.File // what the supervisor writes
+	waiting bool     // the launcher waits for our Go
+	ready   bool     // all is set up
 
 	// Where the launcher forks, the container's first process is its child, and ours by
 	// CLONE_PARENT. Until its number is known the launcher must not be killed: the child would be
@@ -90,6 +97,8 @@ func (s *starting) cancel() {
 	switch {
 	case s.innerPid != 0:
 		unix.PidfdSendSignal(s.innerFD, unix.SIGKILL, nil, 0)
+	case s.cfg.Detached:
+		killChildren(s.child.Process().Pid) // the supervisor is ours, so its children are what we think
 	case !s.forks():
 		s.child.Process().Kill()
 	}
@@ -97,7 +106,8 @@ func (s *starting) cancel() {
 
 // setInner takes note of the first process.
 func (s *starting) setInner(pid int) error {
-	// Nobody else can wait for it, so the number is still its own.
+	// Nobody else can wait for it, so the number is still its own. Where the supervisor can, it is not
+	// yet that number's turn again.
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil { // too many open files
 		if child, err := os.FindProcess(pid); err == nil && pid > 0 {
@@ -108,6 +118,9 @@ func (s *starting) setInner(pid int) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.innerPid != 0 {
+		unix.Close(s.innerFD)
+	}
 	s.innerPid, s.innerFD = pid, fd
 	if s.canceled {
 		unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
@@ -120,7 +133,8 @@ func (s *starting) setInner(pid int) error {
 func (s *starting) converse(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, s.cancel)
 	defer stop()
-	for {
+	last := false
+	for !s.ready {
 		msg, err := s.child.Next()
 		if err == io.EOF {
 			break
@@ -131,7 +145,7 @@ func (s *starting) converse(ctx context.Context) error {
 		switch msg.Tag {
 		case tagMaps:
 			s.waiting = true
-			pid := s.child.Process().Pid
+			pid := cmp.Or(s.innerPid, s.child.Process().Pid)
 			if err := writeMaps(ctx, pid, s.uidMaps, s.gidMaps); err != nil {
 				return err
 			}
@@ -146,12 +160,19 @@ func (s *starting) converse(ctx context.Context) error {
 			if err := s.setInner(int(msg.Value)); err != nil {
 				return err
 			}
+		case tagReady:
+			s.ready = true
+		case tagLast:
+			last = true
 		}
 	}
 	if err := ctx.Err(); err != nil {
 		return &Error{Op: "start", Err: err}
 	}
-	if s.forks() && s.innerPid == 0 {
+	if s.forks() && s.innerPid == 0 || s.cfg.Detached && !s.ready && !last {
+		return &Error{Op: "start", Err: launch.ErrDied}
+	}
+	if s.gate != nil && !s.ready {
 		return &Error{Op: "start", Err: launch.ErrDied}
 	}
 	return nil
@@ -161,6 +182,9 @@ func (s *starting) converse(ctx context.Context) error {
 // that has closed the socket as well, but still bears the launcher's name.
 func (s *starting) handOver() (*liveProcess, error) {
 	pid, fd := s.child.Process().Pid, -1
+	if s.cfg.Detached {
+		return s.handOverSupervised()
+	}
 	if s.innerPid != 0 {
 		if err := s.waitOuter(); err != nil {
 			return nil, err
@@ -175,11 +199,28 @@ func (s *starting) handOver() (*liveProcess, error) {
 	if err != nil {
 		return nil, &Error{Op: "start", Err: err}
 	}
-	if diedInLauncher(pid, fd) {
+	if !s.ready && diedInLauncher(pid, fd) {
 		live.reap()
 		live.pidfd.Close()
 		return nil, &Error{Op: "start", Err: launch.ErrDied, Remedy: "something outside killed it"}
 	}
+	return live, nil
+}
+
+// handOverSupervised returns the process with its supervisor, which is ours to wait for.
+func (s *starting) handOverSupervised() (*liveProcess, error) {
+	supervisor, err := newLiveProcess(s.child.Process().Pid, s.child.PidFD())
+	if err != nil {
+		return nil, &Error{Op: "start", Err: err}
+	}
+	live, err := newLiveProcess(s.innerPid, s.innerFD)
+	s.innerPid = 0
+	if err != nil {
+		supervisor.pidfd.Close()
+		return nil, &Error{Op: "start", Err: err}
+	}
+	s.child.Process().Release()
+	live.supervisor, live.exitFile = supervisor, s.exit
 	return live, nil
 }
 
@@ -207,6 +248,10 @@ func diedInLauncher(pid, pidfd int) bool {
 
 // abort kills what there is and waits for it.
 func (s *starting) abort() {
+	if s.cfg.Detached {
+		s.abortSupervised()
+		return
+	}
 	if s.forks() && !s.waiting {
 		// A failure of the child may be here before its number is.
 		for s.innerPid == 0 {
@@ -226,6 +271,29 @@ func (s *starting) abort() {
 		}
 	}
 	s.child.Release()
+}
+
+// abortSupervised kills whatever children the supervisor has, until it has none and ends.
+func (s *starting) abortSupervised() {
+	ended := make(chan struct{})
+	go func() {
+		s.child.Process().Wait()
+		close(ended)
+	}()
+	s.child.CloseSocket() // ends one that waits for us
+	for {
+		killChildren(s.child.Process().Pid)
+		select {
+		case <-ended:
+			if s.innerPid != 0 {
+				unix.Close(s.innerFD)
+			}
+			s.exit.Close()
+			s.child.Release()
+			return
+		case <-time.After(time.Millisecond):
+		}
+	}
 }
 
 // startError is for what failed before there was a process.

@@ -3,6 +3,7 @@
 package container
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,10 +11,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 
+	"example.com/container/internal/launch"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,6 +26,8 @@ import (
 //	    config.json           the configuration, written once
 //	    state.json            what is there to be cleaned up, and how the process ended
 //	    start                 which process is being started, written by that process itself
+//	    exit                  how the process ended, written by the supervisor of a detached container
+//	    go, report            see gate.go
 //
 // A caller may be killed between the start and its record. The file start then tells, once the
 // kernel's line about the process is in it, that there is or was one.
@@ -53,10 +58,11 @@ func (r record) checkOwner() error {
 	return nil
 }
 
-// lock takes the record's lock, which no other process or goroutine has then. It is on the directory
+// lock takes the record's lock, which no other process or goroutine has then, until the file is closed
+// by all who have inherited it. It is on the directory
 // itself, and holds for the one that has the name then: while it was waited for, the container may
 // have been destroyed and its id used again.
-func (r record) lock() (unlock func(), err error) {
+func (r record) lock() (*os.File, error) {
 	for {
 		fd, err := unix.Open(r.dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 		if err != nil {
@@ -74,7 +80,7 @@ func (r record) lock() (unlock func(), err error) {
 		}
 		var locked, named unix.Stat_t
 		if unix.Fstat(fd, &locked) == nil && unix.Lstat(r.dir, &named) == nil && locked.Ino == named.Ino && locked.Dev == named.Dev {
-			return func() { unix.Close(fd) }, nil
+			return os.NewFile(uintptr(fd), r.dir), nil
 		}
 		unix.Close(fd)
 	}
@@ -134,67 +140,254 @@ func (r record) text(name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, maxRecord))
 }
 
+// claim makes the record's directory and locks it. Of several that try, one gets it; the others get
+// ErrExist. What a New or a Destroy that was killed has left is taken over.
+func (r record) claim() (lock *os.File, err error) {
+	for {
+		if err := os.Mkdir(r.dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, err
+		}
+		if err := r.checkOwner(); errors.Is(err, fs.ErrPermission) {
+			return nil, ErrExist // somebody else's
+		}
+		at("new: directory")
+		lock, err := r.lock()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // another has given up or destroyed it
+		}
+		if err != nil {
+			if !errors.Is(err, unix.ENOTDIR) && !errors.Is(err, unix.ELOOP) {
+				os.Remove(r.dir)
+				return nil, err
+			}
+			return nil, ErrExist
+		}
+		if _, err := os.Lstat(r.path("state.json")); err == nil {
+			lock.Close()
+			return nil, ErrExist
+		}
+		if err := r.empty(); err != nil {
+			lock.Close()
+			return nil, err
+		}
+		return lock, nil
+	}
+}
+
+// ownFiles are all names that the package gives to files of a record.
+var ownFiles = []string{"config.json", "state.json", ".state.json", startFile, exitFile, goFile, reportFile}
+
+// empty removes what is in the directory, if all of it is ours.
+func (r record) empty() error {
+	entries, err := os.ReadDir(r.dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !slices.Contains(ownFiles, e.Name()) {
+			return ErrExist // no record, but somebody's directory
+		}
+	}
+	for _, e := range entries {
+		err = errors.Join(err, os.Remove(r.path(e.Name())))
+	}
+	return err
+}
+
+// remove removes the record, state.json last but for the directory: until then it can be loaded, and
+// destroyed again.
+func (r record) remove() error {
+	entries, err := os.ReadDir(r.dir)
+	for _, e := range entries {
+		if e.Name() != "state.json" {
+			err = errors.Join(err, os.RemoveAll(r.path(e.Name())))
+			at("destroy: file")
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return os.RemoveAll(r.dir)
+}
+
+// checkMade tells whether there is a container: a directory without state.json is what a New or a Destroy has
+// left that was killed, or it is being made.
+func (r record) checkMade() error {
+	if _, err := os.Lstat(r.path("state.json")); err == nil {
+		return nil
+	}
+	lock, err := r.lock() // waits for who is at work on it
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return ErrNotExist
+		}
+		return err
+	}
+	defer lock.Close()
+	if _, err := os.Lstat(r.path("state.json")); err == nil {
+		return nil
+	}
+	r.unreadable().first().kill()
+	if r.empty() == nil {
+		os.Remove(r.dir)
+	}
+	return ErrNotExist
+}
+
+// unreadable is the state of a record that cannot be read: what the launcher has written about itself may still
+// tell of a process.
+func (r record) unreadable() *stored {
+	s := &stored{ContainerState: ContainerState{Status: StatusCreating}}
+	r.launched(s)
+	r.derive(s)
+	return s
+}
+
+// stored is what state.json holds.
+type stored struct {
+	ContainerState
+
+	// Supervisor is the parent of a detached container's first process.
+	Supervisor processID `json:"supervisor,omitzero"`
+	// MountNamespaceID is what the container's processes are known by; see members.go.
+	MountNamespaceID uint64 `json:"mountNamespaceID,omitempty"`
+	// Held are the calls behind the gate.
+	Held launch.LastCalls `json:"held,omitzero"`
+}
+
+// processID is a process for ever: a number alone means any process once it is used again.
+type processID struct {
+	Pid       int    `json:"pid"`
+	StartTime uint64 `json:"startTime"` // in clock ticks since boot
+}
+
 // state reads the record and asks the kernel what has become of the process.
-func (r record) state() (*ContainerState, error) {
-	var s ContainerState
+func (r record) state() (*stored, error) {
+	var s stored
 	if err := r.read("state.json", &s); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, ErrNotExist
 		}
 		return nil, err
 	}
-	if s.Status == StatusCreated {
+	if s.Status == StatusCreating {
 		r.interrupted(&s)
 	}
-	s.derive()
+	r.derive(&s)
 	return &s, nil
 }
 
-// startFile is the intent of a start. It begins with the boot's id, since times count from there.
-const startFile = "start"
+const (
+	startFile = "start" // the intent of a start. It begins with the boot's id, since times count from there
+	exitFile  = "exit"
+)
 
-// beginStart opens the file for the launcher.
-func (r record) beginStart() (*os.File, error) {
-	f, err := os.OpenFile(r.path(startFile), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
+// beginStart opens the files for a launcher. The lock stays the caller's.
+func (r record) beginStart(lock *os.File, hold, detached bool) (_ *launchFiles, err error) {
+	f := &launchFiles{lock: lock}
+	defer func() {
+		if err != nil {
+			f.closeFiles()
+		}
+	}()
+	if f.intent, err = r.create(startFile); err != nil {
 		return nil, err
 	}
-	if _, err := f.WriteString(bootID() + "\n"); err != nil {
-		f.Close()
+	if _, err := f.intent.WriteString(bootID() + "\n"); err != nil {
 		return nil, err
+	}
+	if detached {
+		if f.exit, err = r.create(exitFile); err != nil {
+			return nil, err
+		}
+	}
+	if hold {
+		if f.gate, err = r.makeGate(); err != nil {
+			return nil, err
+		}
 	}
 	return f, nil
 }
 
-// endStart takes the intent back: the start has failed, and its process is gone.
-func (r record) endStart() { _ = os.Remove(r.path(startFile)) }
+func (r record) create(name string) (*os.File, error) {
+	return os.OpenFile(r.path(name), os.O_RDWR|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
+}
 
-// interrupted looks for a start that nobody has recorded the success of, and turns s into what would
-// have been recorded.
-func (r record) interrupted(s *ContainerState) {
+// launchFiles are what a launcher gets of the record's directory. Nil ones it does not need.
+type launchFiles struct {
+	lock   *os.File // the record's lock, until the launcher has written which process it is; the caller's
+	intent *os.File // where it writes that
+	gate   *gate    // where it waits for Start
+	exit   *os.File // where the supervisor writes how the process has ended
+}
+
+// closeFiles closes all but the lock.
+func (f *launchFiles) closeFiles() {
+	f.intent.Close()
+	f.exit.Close()
+	if f.gate != nil {
+		f.gate.enter.Close()
+		f.gate.report.Close()
+	}
+}
+
+// endStart takes the intent back: the start has failed, and its process is gone.
+func (r record) endStart() {
+	_ = os.Remove(r.path(exitFile))
+	r.removeGate()
+	_ = os.Remove(r.path(startFile))
+}
+
+// launched reads what the launcher has written about itself, once it has.
+func (r record) launched(s *stored) bool {
 	text, err := r.text(startFile)
 	if err != nil {
-		return
+		return false
 	}
-	boot, stat, _ := strings.Cut(string(text), "\n")
+	boot, rest, _ := strings.Cut(string(text), "\n")
+	stat, mount, ok := strings.Cut(rest, "\n") // the name in it is the launcher's, which has no line end
 	number, _, _ := strings.Cut(stat, " ")
 	pid, err := strconv.Atoi(number)
-	if err != nil {
+	if err != nil || !ok {
+		return false
+	}
+	s.Pid, s.BootID, s.StartTime = pid, boot, startTimeOf(stat)
+	if len(mount) == 8 {
+		s.MountNamespaceID = binary.NativeEndian.Uint64([]byte(mount))
+	}
+	return true
+}
+
+// interrupted looks for a start that nobody has recorded the success of, and turns s into what would
+// have been recorded. What waits at the gate, or is on its way there, is left of a Create; it can be
+// destroyed or created again.
+func (r record) interrupted(s *stored) {
+	if !r.launched(s) {
 		return // it did not come that far, so nothing of the user's has run
 	}
-	s.Status, s.Pid, s.BootID, s.StartTime = StatusRunning, pid, boot, startTimeOf(stat)
+	if _, err := os.Lstat(r.path(goFile)); err == nil {
+		return
+	}
+	s.Status = StatusRunning
 	if info, err := os.Stat(r.path(startFile)); err == nil {
 		s.Started = info.ModTime()
 	}
 }
 
-func (s *ContainerState) derive() {
+// derive asks the kernel about the process.
+func (r record) derive(s *stored) {
+	alive := s.Pid > 0 && s.BootID == bootID() && s.StartTime != 0 && startTime(s.Pid) == s.StartTime
 	switch {
-	case s.Status != StatusRunning:
-	case s.Pid > 0 && s.BootID == bootID() && s.StartTime != 0 && startTime(s.Pid) == s.StartTime:
+	case s.Status == StatusStopped:
+	case s.Status == StatusCreating && alive, s.Status == StatusCreated && alive && r.held():
+		return
+	case s.Status == StatusCreating:
+	case alive:
+		s.Status = StatusRunning
 		return
 	default:
-		s.Status, s.ExitCode = StatusStopped, -1
+		s.Status, s.ExitCode = StatusStopped, unknownExit
+		r.readExit(s)
 	}
 	s.Pid = 0
 }
@@ -217,14 +410,21 @@ func startTime(pid int) uint64 {
 
 // startTimeOf is the same for the text of such a file.
 func startTimeOf(stat string) uint64 {
+	_, start := parseStat(stat)
+	return start
+}
+
+// parseStat reads the parent and the start time from /proc/PID/stat; start is 0 if the process is dead.
+func parseStat(stat string) (parent int, start uint64) {
 	// The second field, the name, may contain anything; what follows its last parenthesis does not.
 	_, rest, ok := cutLast(stat, ") ")
 	fields := strings.Fields(rest)
 	if !ok || len(fields) < 20 || fields[0] == "Z" || fields[0] == "X" {
-		return 0
+		return 0, 0
 	}
-	n, _ := strconv.ParseUint(fields[19], 10, 64)
-	return n
+	parent, _ = strconv.Atoi(fields[1])
+	start, _ = strconv.ParseUint(fields[19], 10, 64)
+	return parent, start
 }
 
 func cutLast(s, sep string) (before, after string, found bool) {

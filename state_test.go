@@ -28,7 +28,7 @@ func lifeForge(t testing.TB, c *Container, change func(*ContainerState)) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	change(state)
+	change(&state.ContainerState)
 	if err := c.record.write("state.json", state); err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +61,7 @@ func TestStateOfLife(t *testing.T) {
 			}
 		}
 	}
-	expect(StatusCreated, false, 0)
+	expect(StatusCreating, false, 0)
 	p := lifeSh("read line; exit 4")
 	in, _ := p.StdinPipe()
 	if err := c.Run(context.Background(), p); err != nil {
@@ -137,8 +137,8 @@ func TestDerive(t *testing.T) {
 		"no number":         {0, 0, bootID(), StatusStopped},
 		"negative":          {-1, startTime(self), bootID(), StatusStopped},
 	} {
-		s := ContainerState{Status: StatusRunning, Pid: row.pid, StartTime: row.start, BootID: row.boot}
-		s.derive()
+		s := stored{ContainerState: ContainerState{Status: StatusRunning, Pid: row.pid, StartTime: row.start, BootID: row.boot}}
+		record{t.TempDir()}.derive(&s)
 		if s.Status != row.want || (s.Pid != 0) != (row.want == StatusRunning) {
 			t.Errorf("%s: %+v, want %s", name, s, row.want)
 		}
@@ -250,6 +250,13 @@ func TestDestroyDamaged(t *testing.T) {
 func lifeDestroyDamaged(t testing.TB, c *Container) {
 	t.Helper()
 	other, err := Load(filepath.Dir(c.record.dir), c.ID())
+	if _, gone := os.Lstat(c.record.path("state.json")); gone != nil {
+		// What a New or a Destroy leaves that is killed in between: there is no container, and no trace of it.
+		if _, err := os.Lstat(c.record.dir); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("the record is still there: %v", err)
+		}
+		return
+	}
 	if err != nil {
 		t.Fatalf("Load: %v", err)
 	}
@@ -318,29 +325,37 @@ func TestDestroyRunningWithoutRecord(t *testing.T) {
 	}
 }
 
-// A New that was killed half-way leaves a directory; the id is not lost.
+// A New or a Destroy that was killed half-way leaves a directory without state.json: there is no such
+// container, and the id is not lost.
 func TestHalfMade(t *testing.T) {
 	leak.Check(t)
 	cfg, _ := lifeConfig(t)
 	dir := t.TempDir()
-	if err := os.Mkdir(dir+"/x", 0o700); err != nil {
-		t.Fatal(err)
+	for _, half := range [][]string{nil, {"config.json"}, {"config.json", ".state.json"}, {"start", "go", "report", "exit"}} {
+		make := func() {
+			if err := os.Mkdir(dir+"/x", 0o700); err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range half {
+				if err := os.WriteFile(dir+"/x/"+name, []byte("{}"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		make()
+		if _, err := Load(dir, "x"); !errors.Is(err, ErrNotExist) {
+			t.Errorf("%q: Load: %v", half, err)
+		}
+		if _, err := os.Lstat(dir + "/x"); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%q: Load leaves it: %v", half, err)
+		}
+		make()
+		c, err := New(dir, "x", cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Destroy()
 	}
-	if _, err := New(dir, "x", cfg); !errors.Is(err, ErrExist) {
-		t.Errorf("New: %v", err)
-	}
-	c, err := Load(dir, "x")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Destroy(); err != nil {
-		t.Fatal(err)
-	}
-	c, err = New(dir, "x", cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.Destroy()
 }
 
 func TestLoadNothing(t *testing.T) {

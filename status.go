@@ -1,6 +1,9 @@
 package container
 
-import "time"
+import (
+	"syscall"
+	"time"
+)
 
 // This file says what is known about a container. How it is kept and asked is in state.go.
 
@@ -9,10 +12,15 @@ type Status string
 
 // The statuses of a container.
 const (
-	// StatusCreated: it is on disk, and nothing of the user's has run.
+	// StatusCreating: it is on disk, and has no process yet.
+	StatusCreating Status = "creating"
+	// StatusCreated: its first process has set everything up and waits for Start. Nothing of the
+	// user's has run.
 	StatusCreated Status = "created"
 	// StatusRunning: its first process is alive.
 	StatusRunning Status = "running"
+	// StatusPaused: its first process is alive and its cgroup frozen.
+	StatusPaused Status = "paused"
 	// StatusStopped: its first process has ended.
 	StatusStopped Status = "stopped"
 )
@@ -32,11 +40,25 @@ type ContainerState struct {
 	Stopped time.Time `json:"stopped,omitzero"`
 
 	// ExitCode is the code, or 128 plus the signal's number, of a stopped container. It is -1 if
-	// nobody saw it end.
+	// nobody saw it end: its creator is gone, and it was not Config.Detached.
 	ExitCode int `json:"exitCode"`
+
+	// ExitSignal is the signal that ended the process; 0 if it exited.
+	ExitSignal syscall.Signal `json:"exitSignal,omitempty"`
 
 	// Bundle is that of the Config.
 	Bundle string `json:"bundle,omitempty"`
+
+	// Rootless tells whether an ordinary user has made the container.
+	Rootless bool `json:"rootless,omitempty"`
+
+	// CgroupPath is the first process's cgroup below the root of the cgroup2 tree, as the caller sees
+	// it: "/user.slice/x". Empty where there is none.
+	CgroupPath string `json:"cgroupPath,omitempty"`
+
+	// NamespacePaths are the first process's namespaces, "/proc/1234/ns/net", while there is one. They
+	// are for the caller's use; the file does not hold them.
+	NamespacePaths map[NamespaceKind]string `json:"-"`
 
 	// Annotations are those of the Config.
 	Annotations map[string]string `json:"annotations,omitempty"`

@@ -25,10 +25,10 @@ func (c *Container) Signal(sig syscall.Signal) error {
 		}
 		return nil
 	}
-	fd, err := c.openProcess()
+	pidfd, err := c.openProcess()
 	if err == nil {
-		err = unix.PidfdSendSignal(fd, sig, nil, 0)
-		unix.Close(fd)
+		err = sendTo(pidfd, sig)
+		pidfd.Close()
 	}
 	if err != nil {
 		return &Error{Op: "signal", ID: c.id, Path: signalName(sig), Err: err}
@@ -38,83 +38,94 @@ func (c *Container) Signal(sig syscall.Signal) error {
 
 // openProcess opens the first process by its record. Once it is open the number cannot come to mean
 // another one, so that is when its identity is verified.
-func (c *Container) openProcess() (pidfd int, err error) {
+func (c *Container) openProcess() (pidfd *os.File, err error) {
 	state, err := c.state()
 	if err != nil {
-		return -1, err
+		return nil, err
 	}
 	if state.Pid == 0 {
-		return -1, ErrNotRunning
+		return nil, ErrNotRunning
 	}
-	fd, err := unix.PidfdOpen(state.Pid, 0)
+	f, err := processID{state.Pid, state.StartTime}.open()
 	if err != nil {
-		return -1, ErrNotRunning
+		return nil, ErrNotRunning
 	}
-	if startTime(state.Pid) != state.StartTime {
-		unix.Close(fd)
-		return -1, ErrNotRunning
+	return f, nil
+}
+
+// sendTo sends a signal to an open process.
+func sendTo(pidfd *os.File, sig syscall.Signal) error {
+	conn, err := pidfd.SyscallConn()
+	if err != nil {
+		return ErrNotRunning
 	}
-	return fd, nil
+	if cerr := conn.Control(func(fd uintptr) { err = unix.PidfdSendSignal(int(fd), sig, nil, 0) }); cerr != nil || err == unix.ESRCH {
+		return ErrNotRunning
+	}
+	return err
 }
 
 // Stop asks the first process to end with Config.StopSignal, and kills it when Config.StopTimeout
-// is over or ctx is done. It returns when the process has ended; if there is none, at once.
+// is over or ctx is done. One that waits for Start is killed. It returns when the process has ended;
+// if there is none, at once.
 func (c *Container) Stop(ctx context.Context) error {
-	var err error
-	if p, perr := c.process(); perr == nil {
-		err = p.live.stop(ctx, c.stopSignal(), c.stopTimeout())
-	} else {
-		err = c.stopOther(ctx, c.stopTimeout())
-	}
-	if err != nil {
+	if err := c.stop(ctx, c.stopTimeout()); err != nil {
 		return &Error{Op: "stop", ID: c.id, Err: err}
 	}
 	return nil
 }
 
+func (c *Container) stop(ctx context.Context, grace time.Duration) error {
+	state, err := c.state()
+	if err != nil {
+		return err
+	}
+	if state.Status == StatusCreated {
+		grace = 0 // nothing of the user's could make use of it
+	}
+	if p, perr := c.process(); perr == nil {
+		return p.live.stop(ctx, c.stopSignal(), grace)
+	}
+	return c.stopOther(ctx, grace)
+}
+
 // stopOther stops a process that another process has started.
 func (c *Container) stopOther(ctx context.Context, grace time.Duration) error {
-	fd, err := c.openProcess()
+	pidfd, err := c.openProcess()
 	if errors.Is(err, ErrNotRunning) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
+	defer pidfd.Close()
 	ended := func(ctx context.Context, d time.Duration) bool {
-		for deadline := time.Now().Add(d); ; {
-			fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-			if n, _ := unix.Poll(fds, 20); n > 0 {
-				return true
-			}
-			if ctx.Err() != nil || time.Now().After(deadline) {
-				return false
-			}
-		}
+		ctx, cancel := context.WithTimeout(ctx, d)
+		defer cancel()
+		defer context.AfterFunc(ctx, func() { pidfd.SetReadDeadline(time.Unix(1, 0)) })()
+		defer pidfd.SetReadDeadline(time.Time{})
+		return waitPidfd(pidfd) == nil
 	}
 	if grace > 0 {
-		if err := unix.PidfdSendSignal(fd, c.stopSignal(), nil, 0); err == unix.ESRCH || err == nil && ended(ctx, grace) {
+		if err := sendTo(pidfd, c.stopSignal()); errors.Is(err, ErrNotRunning) || err == nil && ended(ctx, grace) {
 			return nil
 		}
 	}
-	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err == unix.ESRCH {
+	if err := sendTo(pidfd, unix.SIGKILL); errors.Is(err, ErrNotRunning) {
 		return nil
 	} else if err != nil {
 		return err
 	}
-	const patience = 10 * time.Second
-	if !ended(context.Background(), patience) {
-		return errors.New("the process does not end, although it was killed")
+	if !ended(context.Background(), killPatience) {
+		return errNoEnd
 	}
 	return nil
 }
 
 // Destroy kills the container's processes, if it is running, and removes everything of it. It can be
 // called any number of times, after a crash, and from any process; once the container is gone it returns nil.
+// It waits for a Create, Run or Start that is at work.
 func (c *Container) Destroy() error {
-	c.mu.Lock() // before the record's lock, as in Run
-	defer c.mu.Unlock()
 	if err := c.destroy(); err != nil {
 		return &Error{Op: "destroy", ID: c.id, Err: err}
 	}
@@ -122,30 +133,45 @@ func (c *Container) Destroy() error {
 }
 
 func (c *Container) destroy() error {
-	if c.proc != nil { // whatever the record says
-		if err := c.proc.live.stop(context.Background(), unix.SIGKILL, 0); err != nil {
-			return err
-		}
-		<-c.proc.live.kept
-	}
-	unlock, err := c.lockRecord()
+	lock, err := c.lockRecord()
 	if errors.Is(err, ErrNotExist) {
-		return nil
+		return c.endOwn()
 	}
 	if err != nil {
 		return err
 	}
-	defer unlock()
-	// A record that cannot be read tells of no process, and of no other container.
-	if state, err := c.record.state(); err == nil {
-		if !c.created.IsZero() && !state.Created.Equal(c.created) {
-			return nil // the id is another's by now
-		}
-		if err := c.stopOther(context.Background(), 0); err != nil {
-			return err
-		}
+	defer lock.Close()
+	if err := c.endOwn(); err != nil {
+		return err
 	}
-	return os.RemoveAll(c.record.dir)
+	state, err := c.record.state()
+	switch {
+	case err != nil: // damaged, or state.json is gone already
+		state = c.record.unreadable()
+	case !c.created.IsZero() && !state.Created.Equal(c.created):
+		return nil // the id is another's by now
+	}
+	if err := c.killAll(context.Background(), state); err != nil {
+		return err
+	}
+	at("destroy: killed")
+	state.awaitSupervisor()
+	return c.record.remove()
+}
+
+// endOwn kills the process that this Container has started, whatever the record says.
+func (c *Container) endOwn() error {
+	if p, err := c.process(); err == nil {
+		return p.live.stop(context.Background(), unix.SIGKILL, 0)
+	}
+	return nil
+}
+
+// awaitSupervisor waits until the supervisor, whose child has ended, has ended as well.
+func (st *stored) awaitSupervisor() {
+	if st.supervised() {
+		procEntry{pid: st.Supervisor.Pid, start: st.Supervisor.StartTime}.wait(killPatience)
+	}
 }
 
 func (c *Container) stopSignal() syscall.Signal {

@@ -95,11 +95,6 @@ func sysctlField(name string) string { return mapKey("Sysctl", name) }
 // isControl tells whether r is a control character, or no character at all.
 func isControl(r rune) bool { return r < ' ' || r == 0x7f || r == '\uFFFD' }
 
-// isNew tells whether the container has a new namespace of this kind.
-func (n Namespaces) isNew(kind NamespaceKind) bool {
-	return n.private(kind) && n.Join[kind] == ""
-}
-
 // newFieldName returns the name of the field in Namespaces that asks for a new one of this kind.
 func newFieldName(kind NamespaceKind) string {
 	switch kind {

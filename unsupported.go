@@ -27,11 +27,20 @@ func New(stateDir, id string, cfg Config) (*Container, error) { return nil, unsu
 // Load returns ErrUnsupported.
 func Load(stateDir, id string) (*Container, error) { return nil, unsupported("load", id) }
 
+// List returns ErrUnsupported.
+func List(stateDir string) ([]*Container, error) { return nil, unsupported("list", "") }
+
 // ID returns nothing.
 func (c *Container) ID() string { return "" }
 
 // Config returns nothing.
 func (c *Container) Config() Config { return Config{} }
+
+// Create returns ErrUnsupported.
+func (c *Container) Create(ctx context.Context, p *Process) error { return unsupported("create", "") }
+
+// Start returns ErrUnsupported.
+func (c *Container) Start(ctx context.Context) error { return unsupported("start", "") }
 
 // Run returns ErrUnsupported.
 func (c *Container) Run(ctx context.Context, p *Process) error { return unsupported("run", "") }
@@ -41,6 +50,12 @@ func (c *Container) Wait() error { return unsupported("wait", "") }
 
 // Signal returns ErrUnsupported.
 func (c *Container) Signal(sig syscall.Signal) error { return unsupported("signal", "") }
+
+// SignalAll returns ErrUnsupported.
+func (c *Container) SignalAll(sig syscall.Signal) error { return unsupported("signal all", "") }
+
+// Processes returns ErrUnsupported.
+func (c *Container) Processes() ([]int, error) { return nil, unsupported("processes", "") }
 
 // Stop returns ErrUnsupported.
 func (c *Container) Stop(ctx context.Context) error { return unsupported("stop", "") }

@@ -25,6 +25,7 @@ var configChecks = []func(*Config) []error{
 	checkDevicesOnly,
 	checkPaths,
 	checkSysctls,
+	checkLife,
 	checkStop,
 	func(c *Config) []error { return checkSettings(c.settings()) },
 }
@@ -49,6 +50,21 @@ func validateID(id string) error {
 		return fmt.Errorf("%w %.100q: use 1 to 1024 of the characters A-Z a-z 0-9 _ + . -, but not \".\" or \"..\"", ErrInvalidID, id)
 	}
 	return nil
+}
+
+// checkLife: who is the parent of the first process, and who is process 1.
+func checkLife(c *Config) []error {
+	var errs fieldErrors
+	if c.Detached && c.DieWithParent {
+		errs.addf("Detached", "contradicts DieWithParent: set one of them")
+	}
+	if c.Init && !c.Namespaces.NewPID {
+		errs.addf("Init", "needs Namespaces.NewPID: only process 1 of a PID namespace gets the orphans")
+	}
+	if strings.ContainsRune(c.Bundle, 0) {
+		errs.addf("Bundle", "%q contains a NUL byte", c.Bundle)
+	}
+	return errs
 }
 
 // checkRoot: a root of one kind, with the accesses that make sense, and only where it is pivoted to.

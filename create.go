@@ -1,0 +1,229 @@
+//go:build linux
+
+package container
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"time"
+)
+
+// This file is the beginning of a container's first process: Create, Start, Run, and what stays with the
+// process until its end. It runs in the caller's process. The order within the new process is in
+// plan.go, the conversation with it in start.go.
+
+// Create makes the container's first process and sets up everything for it, and stops short of the
+// program: that runs when Start is called, by this or another process. Whatever can fail fails here:
+// the program is looked up, the user and the limits are set. Until then the status is StatusCreated, and
+// Exec works.
+//
+// An error says which step failed; then nothing of the container is left but its record, and Create can
+// be tried again. ErrNotFound and ErrNotExecutable tell that there is no such program in the container. It
+// returns ErrRunning if the container has been created or run already.
+//
+// Ctx bounds Create itself, not the life of the process.
+func (c *Container) Create(ctx context.Context, p *Process) error {
+	return c.failed("create", c.makeProcess(ctx, p, true))
+}
+
+// Run starts p as the first process of the container: Create and Start in one. When it returns nil, the program is
+// running. A container can be run once; it returns ErrRunning if it has been, and otherwise what Create returns.
+//
+// When ctx is done, the process gets Config.StopSignal, and SIGKILL after Config.StopTimeout.
+func (c *Container) Run(ctx context.Context, p *Process) error {
+	return c.failed("run", c.makeProcess(ctx, p, false))
+}
+
+// Start lets the program of a container run that has been created. When it returns nil, the program is
+// running. It works from any process; of several that try, one gets nil. The others get ErrRunning, or
+// ErrNotRunning if the process has ended. It returns ErrNotCreated if nobody has called Create.
+//
+// If the program cannot be executed after all, the container is stopped.
+func (c *Container) Start(ctx context.Context) error {
+	return c.failed("start", c.startCreated(ctx))
+}
+
+// failed completes an error for the caller.
+func (c *Container) failed(op string, err error) error {
+	var e *Error
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &e) && e.ID == "":
+		e.ID = c.id
+		return err
+	}
+	return &Error{Op: op, ID: c.id, Err: err}
+}
+
+// makeProcess starts p; with hold it stops before the program.
+func (c *Container) makeProcess(ctx context.Context, p *Process, hold bool) error {
+	if err := p.validate(); err != nil {
+		return err
+	}
+	if p.live != nil {
+		return errors.New("the Process has been used; make another")
+	}
+	if err := cmp.Or(ctx.Err(), c.damage); err != nil {
+		return err
+	}
+	lock, err := c.lockRecord()
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	state, err := c.state()
+	if err != nil {
+		return err
+	}
+	if state.Status != StatusCreating {
+		return ErrRunning
+	}
+	if err := c.killAll(ctx, state); err != nil { // of a Create that was killed
+		return err
+	}
+	streams, err := openStreams(p)
+	if err != nil {
+		return err
+	}
+	undo := cleanup{streams.abandon, c.record.endStart}
+	defer undo.run()
+	files, err := c.record.beginStart(lock, hold, c.cfg.Detached)
+	if err != nil {
+		return err
+	}
+	at("create: intent")
+	pl, err := newPlan(&c.cfg, p, streams.files, files)
+	if err != nil {
+		return err
+	}
+	s, err := pl.start(ctx, c.record.dir, c.fault)
+	if err != nil {
+		return err
+	}
+	at("create: process")
+	err = c.noteCreated(state, s, pl)
+	if !hold {
+		state.Status, state.Started = StatusRunning, time.Now()
+	}
+	if err == nil {
+		err = c.record.write("state.json", state)
+	}
+	if err != nil { // a process without a record is worse than none
+		s.discard()
+		return err
+	}
+	at("create: state")
+	undo.release()
+	streams.start()
+	p.live = s.liveProcess
+	c.mu.Lock()
+	c.proc = p
+	c.mu.Unlock()
+	if hold {
+		ctx = context.Background()
+	}
+	go c.attend(ctx, p, s, streams)
+	return nil
+}
+
+// noteCreated notes which process it is.
+func (c *Container) noteCreated(state *stored, s *started, pl *plan) error {
+	if !c.record.launched(state) || state.Pid != s.pid {
+		return errors.New("the launcher has left another process's number")
+	}
+	state.Status, state.CgroupPath = StatusCreated, cgroupOf(s.pid)
+	if s.supervisor != nil {
+		state.Supervisor = processID{s.supervisor.pid, startTime(s.supervisor.pid)}
+	}
+	if pl.gate != nil {
+		state.Held = pl.LastCalls(pl.behindGate)
+	}
+	return nil
+}
+
+// attend stays with a running process: it waits for its end and records it.
+func (c *Container) attend(ctx context.Context, p *Process, s *started, streams *streams) {
+	live := s.liveProcess
+	go live.watch(ctx, c.stopSignal(), c.stopTimeout())
+	err := live.reap()
+	if err == nil {
+		err = exitError(live.status)
+	}
+	live.exit = err
+	close(live.ended)
+	s.release()
+	at("end: reaped")
+	c.recordEnd(live)
+	close(live.kept)
+	streams.finish(p, live)
+}
+
+// recordEnd writes how the process ended, unless the container has been destroyed meanwhile.
+func (c *Container) recordEnd(live *liveProcess) {
+	lock, err := c.lockRecord()
+	if err != nil {
+		return
+	}
+	defer lock.Close()
+	state, err := c.state()
+	if err != nil {
+		return // destroyed by another process, and the id is somebody else's by now
+	}
+	state.ended(live)
+	if err := c.record.write("state.json", state); err != nil {
+		c.cfg.logger().Warn("the end of the process could not be recorded", "id", c.id, "err", err)
+	}
+}
+
+// startCreated opens the gate that the launcher waits at.
+func (c *Container) startCreated(ctx context.Context) error {
+	if err := cmp.Or(ctx.Err(), c.damage); err != nil {
+		return err
+	}
+	lock, err := c.lockRecord()
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	state, err := c.state()
+	if err != nil {
+		return err
+	}
+	switch state.Status {
+	case StatusCreating:
+		return ErrNotCreated
+	case StatusRunning, StatusPaused:
+		return ErrRunning
+	case StatusStopped:
+		return ErrNotRunning
+	}
+	at("start: locked")
+	if err := c.record.openGate(ctx, state.Held); err != nil {
+		return err
+	}
+	at("start: released")
+	state.Status, state.Started = StatusRunning, time.Now()
+	if err := c.record.write("state.json", state); err != nil {
+		// The kernel tells that it runs; what is lost is when it began.
+		c.cfg.logger().Warn("the start could not be recorded", "id", c.id, "err", err)
+	}
+	at("start: state")
+	return nil
+}
+
+// at is called where something has just been done that a crash must not lose, with its name. Tests
+// replace it with one that kills the process.
+var at = func(point string) {}
+
+// cleanup is what to undo, in the order given, unless it is released.
+type cleanup []func()
+
+func (c *cleanup) run() {
+	for _, f := range *c {
+		f()
+	}
+}
+
+func (c *cleanup) release() { *c = nil }

@@ -1,0 +1,119 @@
+//go:build linux
+
+package container
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"time"
+
+	"example.com/container/internal/launch"
+	"golang.org/x/sys/unix"
+)
+
+// This file is the gate between Create and Start: two FIFOs in the container's record.
+//
+//	go       the launcher reads a byte from it when all is set up; Start, in any process, writes that
+//	report   from then on the launcher writes here what fails, and execve closes it
+//
+// Both ends of the launcher's are closed by execve. So the kernel tells whether the program has been
+// started: if it has not, somebody reads "go".
+
+const (
+	goFile     = "go"
+	reportFile = "report"
+)
+
+// gate holds the launcher's ends.
+type gate struct{ enter, report *os.File }
+
+// makeGate makes the FIFOs anew.
+func (r record) makeGate() (*gate, error) {
+	r.removeGate()
+	var files [2]*os.File
+	for i, name := range []string{goFile, reportFile} {
+		if err := unix.Mkfifo(r.path(name), 0o600); err != nil {
+			closers(files[:i]).close()
+			return nil, &os.PathError{Op: "mkfifo", Path: r.path(name), Err: err}
+		}
+		// For reading and writing: the open does not wait, and the read never sees an end.
+		fd, err := unix.Open(r.path(name), unix.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			closers(files[:i]).close()
+			return nil, &os.PathError{Op: "open", Path: r.path(name), Err: err}
+		}
+		files[i] = os.NewFile(uintptr(fd), name)
+	}
+	return &gate{files[0], files[1]}, nil
+}
+
+func (r record) removeGate() {
+	_ = os.Remove(r.path(goFile))
+	_ = os.Remove(r.path(reportFile))
+}
+
+// held tells whether a launcher is on its way to the gate or waits there.
+func (r record) held() bool {
+	fd, err := unix.Open(r.path(goFile), unix.O_WRONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false // ENXIO: nobody reads
+	}
+	unix.Close(fd)
+	return true
+}
+
+// openGate lets the launcher go, and waits until it has executed the program or has failed. Once it
+// is let go, an end of ctx kills it.
+func (r record) openGate(ctx context.Context, calls launch.LastCalls) error {
+	fail := func(err error) error { return &Error{Op: "start", Err: err} }
+	report, err := os.OpenFile(r.path(reportFile), os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return fail(err)
+	}
+	defer report.Close()
+	fd, err := unix.Open(r.path(goFile), unix.O_WRONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err == unix.ENXIO {
+		return fail(ErrNotRunning) // it has died this moment
+	}
+	if err != nil {
+		return fail(&os.PathError{Op: "open", Path: r.path(goFile), Err: err})
+	}
+	_, err = unix.Write(fd, []byte{1})
+	unix.Close(fd)
+	if err != nil && err != unix.EPIPE {
+		return fail(os.NewSyscallError("write", err))
+	}
+	stop := context.AfterFunc(ctx, func() { report.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	buf := make([]byte, launch.FailureSize+1)
+	switch n, err := report.Read(buf); {
+	case n == 0 && err == io.EOF:
+		return nil
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return fail(ctx.Err())
+	case err != nil:
+		return fail(err)
+	default:
+		return stepError(calls.ParseFailure(buf[:n]))
+	}
+}
+
+// stepGate reports that all is set up, and waits until somebody starts the program. From here on the
+// launcher speaks to that one: its socket becomes the report.
+func (pl *plan) stepGate() error {
+	g := pl.launchFiles.gate
+	if g == nil {
+		return nil
+	}
+	enter, report := pl.File(g.enter), pl.File(g.report)
+	pl.Send(tagReady, 0)
+	pl.Call(unix.SYS_DUP3, report, pl.SocketFD(), unix.O_CLOEXEC)
+	again, on := pl.Label(), pl.Label()
+	pl.Here(again)
+	pl.Call(unix.SYS_READ, enter, pl.Zero(8), 1).On(unix.EINTR, again).Then(on)
+	pl.Here(on)
+	pl.behindGate = pl.Len()
+	return nil
+}

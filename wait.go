@@ -1,0 +1,118 @@
+//go:build linux
+
+package container
+
+import (
+	"errors"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// This file waits for the first process of a container that another process has started. It runs in
+// the caller's process.
+
+// Wait waits for the end of the first process; see [Process.Wait] for what it returns. It works from any process and any
+// number of times, before Start too. It returns ErrNotRunning if nothing has been created.
+//
+// Where the caller has not created the process, the exit status comes from the record, or since Linux 6.15 from the
+// kernel. If the creator is gone and the container was not Detached, nobody may have it: the error
+// then says so, and is no *ExitError.
+func (c *Container) Wait() error {
+	if p, err := c.process(); err == nil {
+		return p.Wait()
+	}
+	if err := c.waitOther(); err != nil {
+		var exit *ExitError
+		if errors.As(err, &exit) {
+			return err
+		}
+		return &Error{Op: "wait", ID: c.id, Err: err}
+	}
+	return nil
+}
+
+// waitOther waits for a process that is not ours.
+func (c *Container) waitOther() error {
+	for {
+		st, err := c.state()
+		switch {
+		case err != nil:
+			return err
+		case st.Status == StatusCreating:
+			return ErrNotRunning
+		case st.Status == StatusStopped && !st.Stopped.IsZero():
+			return st.exit()
+		case st.Status == StatusStopped && !st.supervised():
+			return errUnknownExit
+		}
+		// A supervisor ends after it has written how the process ended.
+		id := processID{st.Pid, st.StartTime}
+		if st.Supervisor.Pid != 0 {
+			id = st.Supervisor
+		}
+		pidfd, err := id.open()
+		if err != nil {
+			continue // it has ended
+		}
+		err = waitPidfd(pidfd)
+		if err == nil && st.Supervisor.Pid == 0 {
+			err = c.endOf(pidfd)
+			pidfd.Close()
+			return err
+		}
+		pidfd.Close()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// supervised tells whether there is a supervisor at work.
+func (st *stored) supervised() bool {
+	return st.Supervisor.Pid != 0 && st.BootID == bootID() && startTime(st.Supervisor.Pid) == st.Supervisor.StartTime
+}
+
+// endOf is how a process has ended that has another parent: the parent records it in a moment if it is one of
+// ours, and when it has waited for it the kernel tells as well.
+func (c *Container) endOf(pidfd *os.File) error {
+	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if st, err := c.state(); err == nil && st.Status == StatusStopped && !st.Stopped.IsZero() {
+			return st.exit()
+		}
+		info := unix.PidfdInfo{Mask: pidfdInfoExit}
+		if err := unix.IoctlPidfdInfo(int(pidfd.Fd()), &info); err == nil && info.Mask&pidfdInfoExit != 0 {
+			return exitError(syscall.WaitStatus(info.Exit_code))
+		}
+	}
+	return errUnknownExit
+}
+
+// pidfdInfoExit asks PIDFD_GET_INFO for the exit status of a process that has been waited for. Since Linux 6.15.
+const pidfdInfoExit = 1 << 3
+
+// exit is the recorded end of the process, as Wait returns it.
+func (st *ContainerState) exit() error {
+	switch st.ExitCode {
+	case unknownExit:
+		return errUnknownExit
+	case 0:
+		return nil
+	}
+	return &ExitError{Code: st.ExitCode, Signal: st.ExitSignal}
+}
+
+// open opens the process, if it still is the same.
+func (id processID) open() (*os.File, error) {
+	fd, err := unix.PidfdOpen(id.Pid, unix.PIDFD_NONBLOCK)
+	if err != nil {
+		return nil, os.NewSyscallError("pidfd_open", err)
+	}
+	if startTime(id.Pid) != id.StartTime {
+		unix.Close(fd)
+		return nil, unix.ESRCH
+	}
+	return os.NewFile(uintptr(fd), "pidfd"), nil
+}
