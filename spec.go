@@ -48,6 +48,7 @@ func ReadSpec(bundle string) (*specs.Spec, error) {
 //   - What holds for all processes of the container (capabilities, limits, umask, ...) is in the Config,
 //     so that Exec has it too. Without process.capabilities there are none. Without process.user.umask it
 //     is 0022, not the caller's.
+//   - Ambient capabilities that are not both permitted and inheritable cannot be had, and are left out.
 //   - /dev always is a tmpfs of its own with pts, shm and the default devices; a tmpfs on /dev sets the
 //     options of that one. Type "cgroup" is a cgroup2.
 //   - A bind without an option of propagation is private.

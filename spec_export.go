@@ -56,6 +56,8 @@ func (t *toSpec) wordless() {
 		{"CPUAffinity", cfg.CPUAffinity != ""},
 		{"HostKeyring", cfg.HostKeyring},
 		{"DieWithParent", cfg.DieWithParent},
+		{"Detached", cfg.Detached},
+		{"Init", cfg.Init},
 		{"StopSignal", cfg.StopSignal != 0},
 		{"StopTimeout", cfg.StopTimeout != 0},
 	} {

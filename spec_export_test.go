@@ -115,6 +115,8 @@ func TestOCIWordless(t *testing.T) {
 		"CPUAffinity":         func(c *Config, p *Process) { p.CPUAffinity = "0" },
 		"HostKeyring":         func(c *Config, p *Process) { c.HostKeyring = true },
 		"DieWithParent":       func(c *Config, p *Process) { c.DieWithParent = true },
+		"Detached":            func(c *Config, p *Process) { c.Detached = true },
+		"Init":                func(c *Config, p *Process) { c.Init = true },
 		"StopSignal":          func(c *Config, p *Process) { c.StopSignal = 3 },
 		"StopTimeout":         func(c *Config, p *Process) { c.StopTimeout = 3 },
 		"Devices":             func(c *Config, p *Process) { c.Devices = []Device{} },
@@ -136,7 +138,7 @@ func TestOCIWordless(t *testing.T) {
 
 // Every field of a Config is in the specification, or is known not to be.
 func TestOCIConfigFields(t *testing.T) {
-	elsewhere := []string{"Seccomp", "CPUAffinity", "HostKeyring", "DieWithParent", "StopSignal", "StopTimeout", "Logger"}
+	elsewhere := []string{"Seccomp", "CPUAffinity", "HostKeyring", "DieWithParent", "Detached", "Init", "StopSignal", "StopTimeout", "Logger"}
 	cfg, _ := ociFull()
 	v := reflect.ValueOf(cfg)
 	for i := range v.NumField() {

@@ -72,8 +72,13 @@ func processFromSpec(in *specs.Process, errs *fieldErrors) *Process {
 	}
 	if c := in.Capabilities; c != nil {
 		p.Capabilities = deepCopy(&Capabilities{
-			Bounding: c.Bounding, Effective: c.Effective, Permitted: c.Permitted, Inheritable: c.Inheritable, Ambient: c.Ambient,
+			Bounding: c.Bounding, Effective: c.Effective, Permitted: c.Permitted, Inheritable: c.Inheritable,
 		})
+		for _, name := range c.Ambient {
+			if slices.Contains(c.Permitted, name) && slices.Contains(c.Inheritable, name) {
+				p.Capabilities.Ambient = append(p.Capabilities.Ambient, name)
+			}
+		}
 	}
 	for _, r := range in.Rlimits {
 		p.Rlimits = append(p.Rlimits, Rlimit{Type: r.Type, Soft: r.Soft, Hard: r.Hard})

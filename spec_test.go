@@ -64,6 +64,7 @@ func TestOCIMinimal(t *testing.T) {
 // ociSamples are values for fields that take not just any.
 var ociSamples = map[string]any{
 	"linux.namespaces[0].type":              specs.LinuxNamespaceType("cgroup"),
+	"process.capabilities.ambient":          []string{"CAP_KILL"},
 	"linux.namespaces[0].path":              "/proc/1/ns/cgroup",
 	"linux.rootfsPropagation":               "rslave",
 	"linux.devices[0].type":                 "b",
@@ -81,6 +82,7 @@ var ociSamples = map[string]any{
 
 // ociIgnored are fields that rightly change nothing, with the reason.
 var ociIgnored = map[string]string{
+	"process.capabilities.ambient":      "it cannot be had without being permitted and inheritable; see TestOCIAmbient",
 	"ociVersion":                        "it is checked; see TestOCIRefused",
 	"process.consoleSize.height":        "without a terminal the specification demands that it is ignored",
 	"process.consoleSize.width":         "without a terminal the specification demands that it is ignored",
@@ -426,5 +428,15 @@ func TestOCIState(t *testing.T) {
 	text, err := json.Marshal(state.OCI())
 	if want := `{"ociVersion":"` + specs.Version + `","id":"x","status":"running","pid":7,"bundle":"/b","annotations":{"k":"v"}}`; err != nil || string(text) != want {
 		t.Errorf("%s, %v", text, err)
+	}
+}
+
+func TestOCIAmbient(t *testing.T) {
+	cfg, _ := ociConfig(t, func(s *specs.Spec) {
+		all := []string{"CAP_KILL", "CAP_CHOWN", "CAP_FOWNER"}
+		s.Process.Capabilities = &specs.LinuxCapabilities{Ambient: all, Permitted: all[:2], Inheritable: all[1:]}
+	})
+	if got := cfg.Capabilities.Ambient; !reflect.DeepEqual(got, []string{"CAP_CHOWN"}) {
+		t.Errorf("ambient %v", got)
 	}
 }
