@@ -497,7 +497,9 @@ func lookIntoOthers([]string) {
 			if err == nil { // of the program that it has become; it must not stay traced
 				unix.PtraceInterrupt(pid)
 				unix.Wait4(pid, nil, unix.WALL, nil)
-				unix.PtraceDetach(pid)
+				if unix.PtraceDetach(pid) != nil { // it has been killed: its parent waits for us
+					unix.Wait4(pid, nil, unix.WALL, nil)
+				}
 			}
 		}
 	}

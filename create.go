@@ -147,17 +147,11 @@ func (c *Container) noteCreated(state *stored, s *started, pl *plan) error {
 func (c *Container) attend(ctx context.Context, p *Process, s *started, streams *streams) {
 	live := s.liveProcess
 	go live.watch(ctx, c.stopSignal(), c.stopTimeout())
-	err := live.reap()
-	if err == nil {
-		err = exitError(live.status)
-	}
-	live.exit = err
-	close(live.ended)
-	s.release()
+	s.awaitEnd()
 	at("end: reaped")
 	c.recordEnd(live)
 	close(live.kept)
-	streams.finish(p, live)
+	p.finish(streams)
 }
 
 // recordEnd writes how the process ended, unless the container has been destroyed meanwhile.

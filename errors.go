@@ -33,6 +33,10 @@ var (
 	// ErrNotRunning is returned by an operation that needs a process when there is none, or none any more.
 	ErrNotRunning = errors.New("container is not running")
 
+	// ErrPaused is returned by Exec when the container is paused: the process would not start until the
+	// container goes on.
+	ErrPaused = errors.New("container is paused")
+
 	// ErrUnsupported is returned where this kernel, this host or this user cannot do what was asked
 	// for. The message names what is missing. It wraps errors.ErrUnsupported.
 	ErrUnsupported error = &sentinel{"not supported here", errors.ErrUnsupported}

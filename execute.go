@@ -106,7 +106,7 @@ func (pl *plan) stepClose() error {
 
 func (pl *plan) stepExecute() error {
 	pl.Step("execute", pl.proc.Args[0])
-	if pl.cfg.Detached && pl.gate == nil {
+	if pl.supervised() && pl.gate == nil {
 		// The supervisor may have waited for the process before we look at it: then only this tells
 		// that it did not die earlier.
 		pl.Send(tagLast, 0)

@@ -108,12 +108,19 @@ func (pl *plan) stepGate() error {
 		return nil
 	}
 	enter, report := pl.File(g.enter), pl.File(g.report)
+	pl.Call(unix.SYS_CLOSE_RANGE, pl.SocketFD()+1, enter-1, 0)
+	pl.Call(unix.SYS_CLOSE_RANGE, report+1, 1<<32-1, 0)
+	// While it waits it may be looked into, which Exec needs to find the namespaces when the caller is an
+	// ordinary user. There is nothing to see any more: all of the host's is closed.
+	pl.Call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 1)
 	pl.Send(tagReady, 0)
 	pl.Call(unix.SYS_DUP3, report, pl.SocketFD(), unix.O_CLOEXEC)
+	pl.close(report)
 	again, on := pl.Label(), pl.Label()
 	pl.Here(again)
 	pl.Call(unix.SYS_READ, enter, pl.Zero(8), 1).On(unix.EINTR, again).Then(on)
 	pl.Here(on)
+	pl.Call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0)
 	pl.behindGate = pl.Len()
 	return nil
 }

@@ -166,6 +166,9 @@ func (pl *plan) stepUser() error {
 // canSetgroups: a user who maps ids without help of the setuid programs gave it up, as the kernel
 // demands; see user_namespaces(7).
 func (pl *plan) canSetgroups() bool {
+	if pl.userns == usernsEntered {
+		return pl.into.setgroups
+	}
 	return !setgroupsDenied() && pl.userns != usernsSelf && !(pl.userns == usernsClone && !pl.needsHelpers())
 }
 

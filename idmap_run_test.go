@@ -172,7 +172,7 @@ func TestUserNamespaceByClone(t *testing.T) {
 			t.Fatal(err)
 		}
 		pl.userns = usernsClone
-		if err := pl.compile(); err != nil {
+		if err := pl.compile(startSteps); err != nil {
 			t.Fatal(err)
 		}
 		s, err := pl.start(t.Context(), t.TempDir(), nil)

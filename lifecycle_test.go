@@ -760,12 +760,10 @@ func TestRootOfAnyName(t *testing.T) {
 // itself which one it is, so that it is found, and killed by Destroy.
 func TestInterruptedStart(t *testing.T) {
 	leak.Check(t)
-	for _, userns := range []bool{true, false} {
-		if !userns && os.Geteuid() != 0 {
-			continue
+	for _, cfg := range createKinds(t) {
+		if cfg.Detached {
+			cfg.Namespaces.NewTime, cfg.TimeOffsets.Boottime = true, 1000*time.Second+3*time.Millisecond // and the start time is another one inside
 		}
-		cfg, _ := lifeConfig(t)
-		cfg.Namespaces.NewUser = userns
 		c := lifeNew(t, cfg)
 		p := &Process{Args: []string{"sleep", "1000"}}
 		if err := c.Run(context.Background(), p); err != nil {

@@ -8,7 +8,6 @@ import (
 	"os"
 	"slices"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -290,18 +289,4 @@ func namespacePaths(pid int) map[NamespaceKind]string {
 		paths[k.kind] = namespacePath(pid, k.kind)
 	}
 	return paths
-}
-
-// cgroupOf is the cgroup of a process in the cgroup2 tree; empty if there is none.
-func cgroupOf(pid int) string {
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
-	if err != nil {
-		return ""
-	}
-	for line := range strings.Lines(string(text)) {
-		if path, ok := strings.CutPrefix(line, "0::"); ok {
-			return strings.TrimSuffix(path, "\n")
-		}
-	}
-	return ""
 }

@@ -18,18 +18,20 @@ import (
 type usernsMode int
 
 const (
-	usernsNone   usernsMode = iota
-	usernsJoined            // setns
-	usernsSelf              // the launcher unshares and maps its own single id
-	usernsParent            // the launcher unshares and waits; the parent writes the maps
-	usernsKept              // setns to a mapped one that this process keeps open: no newuidmap again
-	usernsClone             // os/exec clones into it, since the permission belongs to the caller's binary
+	usernsNone    usernsMode = iota
+	usernsJoined             // setns
+	usernsSelf               // the launcher unshares and maps its own single id
+	usernsParent             // the launcher unshares and waits; the parent writes the maps
+	usernsKept               // setns to a mapped one that this process keeps open: no newuidmap again
+	usernsEntered            // setns, with the container's other namespaces
+	usernsClone              // os/exec clones into it, since the permission belongs to the caller's binary
 )
 
 // Messages of the launcher to the parent.
 const (
 	tagMaps  = 1 // in the user namespace, waiting for its maps
 	tagPid   = 2 // the process id of the container's first process, or of the one that will fork it
+	tagHeld  = 5 // the same, where somebody else might wait for that process: it goes on when we know it
 	tagReady = 3 // all is set up: the rest is between the launcher and whoever starts the container
 	tagLast  = 4 // what follows is execve
 )
@@ -111,6 +113,9 @@ func (pl *plan) stepNotDumpable() error {
 
 // sysProcAttr holds the namespaces that os/exec makes, in one go with the process.
 func (pl *plan) sysProcAttr() *syscall.SysProcAttr {
+	if pl.into != nil {
+		return pl.joinAttr()
+	}
 	attr := &syscall.SysProcAttr{}
 	switch {
 	case pl.userns == usernsClone:
@@ -134,6 +139,9 @@ func (pl *plan) stepNamespaces() error {
 
 // forks tells whether only a child of the launcher is in the container's namespaces.
 func (pl *plan) forks() bool {
+	if pl.into != nil {
+		return pl.into.flags&unix.CLONE_NEWPID != 0
+	}
 	ns := &pl.cfg.Namespaces
 	return pl.staged && (ns.NewPID || ns.NewTime || ns.Join[PIDNamespace] != "")
 }
@@ -147,9 +155,16 @@ func (pl *plan) stepFork() error {
 	// With a supervisor the caller's place is the supervisor's.
 	inner := pl.Label()
 	pid := pl.Call(unix.SYS_CLONE, unix.CLONE_PARENT|launch.Arg(unix.SIGCHLD)).Case(0, inner)
-	pl.Send(tagPid, pid.Result())
+	tag := uint32(tagPid)
+	if pl.supervised() {
+		tag = tagHeld
+	}
+	pl.Send(tag, pid.Result())
 	pl.Exit(0)
 	pl.Here(inner)
+	if pl.supervised() {
+		pl.Wait()
+	}
 	return nil
 }
 

@@ -60,8 +60,8 @@ var startSteps = []step{
 	{"enter directory as user", (*plan).stepReenterWorkdir, "who may enter what root may not, on a network file system"},
 	{"executable", (*plan).stepLookup, "looked up in the container, as the user, before the filter that might forbid it"},
 	{"gate", (*plan).stepGate, "all is set up: whoever starts the container lets it go on"},
-	{"init", (*plan).stepInit, "process 1 stays behind, with no more rights than the program and before its filter"},
 	{"close", (*plan).stepClose, "all but the streams, the extra files and the socket, which goes with execve"},
+	{"init", (*plan).stepInit, "process 1 stays behind, with no more rights than the program and before its filter"},
 	{"seccomp", (*plan).stepSeccomp, "last, so that the filter need not allow any of the above"},
 	{"execute", (*plan).stepExecute, "the socket closes: the parent knows that it worked"},
 }
@@ -83,6 +83,7 @@ type plan struct {
 	env        []string
 	caps       capSets
 	stdio      stdioFiles
+	into       *target // the container to join; nil for one to be started
 	files      closers // opened for the launcher; ours to close after the start
 	launchFiles
 
@@ -117,7 +118,7 @@ func newPlan(cfg *Config, proc *Process, stdio stdioFiles, files *launchFiles) (
 	}
 	err := pl.resolve()
 	if err == nil {
-		err = pl.compile()
+		err = pl.compile(startSteps)
 	}
 	if err != nil {
 		pl.closeAll()
@@ -126,6 +127,9 @@ func newPlan(cfg *Config, proc *Process, stdio stdioFiles, files *launchFiles) (
 	return pl, nil
 }
 
+// supervised tells whether the process gets a parent that stays: the first process of a detached container.
+func (pl *plan) supervised() bool { return pl.cfg.Detached && pl.into == nil }
+
 // closeAll closes all that is open for the launcher.
 func (pl *plan) closeAll() {
 	pl.files.close()
@@ -133,9 +137,9 @@ func (pl *plan) closeAll() {
 }
 
 // compile lets each step add its calls.
-func (pl *plan) compile() error {
+func (pl *plan) compile(steps []step) error {
 	pl.emitter = emitter{launch.New(len(pl.proc.ExtraFiles)), make(map[[4]launch.Arg]launch.Arg, 32)}
-	for _, s := range startSteps {
+	for _, s := range steps {
 		pl.Step(s.name, "")
 		if err := s.emit(pl); err != nil {
 			return err

@@ -90,6 +90,17 @@ func (l *liveProcess) signal(sig syscall.Signal) error {
 	return sendTo(l.pidfd, sig)
 }
 
+// finish waits for the copying of a process that has ended, and lets those go on that wait for it.
+func (p *Process) finish(streams *streams) {
+	live := p.live
+	live.err = live.exit
+	if err := streams.wait(p.WaitDelay); live.err == nil {
+		live.err = err
+	}
+	live.pidfd.Close()
+	close(live.done)
+}
+
 // exitError turns the status into what Wait returns.
 func exitError(ws syscall.WaitStatus) error {
 	switch {

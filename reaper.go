@@ -27,6 +27,9 @@ func (pl *plan) stepInit() error {
 	child := pl.Label()
 	// Before the fork: no signal is lost, and one that is blocked reaches even process 1.
 	pl.Call(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, all, old, 8)
+	// All of the host's is closed. Exec finds the namespaces through process 1, which an ordinary user may look
+	// into only if it is dumpable, as any other init is.
+	pl.Call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 1)
 	pid := pl.Call(unix.SYS_CLONE, launch.Arg(unix.SIGCHLD)).Case(0, child).Result()
 
 	pl.Call(unix.SYS_PRCTL, unix.PR_SET_NAME, pl.Str("container:init"))

@@ -16,8 +16,12 @@ import (
 func (pl *plan) resolve() error {
 	pl.resolveUserNamespace()
 	ns := &pl.cfg.Namespaces
-	pl.staged = pl.cfg.Detached || ns.NewUser || ns.NewTime || ns.Join[UserNamespace] != "" || ns.Join[PIDNamespace] != ""
+	pl.staged = pl.supervised() || ns.NewUser || ns.NewTime || ns.Join[UserNamespace] != "" || ns.Join[PIDNamespace] != ""
+	return pl.resolveProcess()
+}
 
+// resolveProcess is the part that is about the process alone, in a container that is there or not.
+func (pl *plan) resolveProcess() error {
 	caps, err := override(pl.proc.Capabilities, pl.cfg.Capabilities).sets()
 	if err != nil {
 		return err
@@ -83,7 +87,9 @@ func (pl *plan) resolveUser() error {
 	if err != nil {
 		return err
 	}
-	defer view.close()
+	if pl.into == nil {
+		defer view.close()
+	}
 	user := pl.proc.User
 	if user == "" {
 		if _, ok := pl.hostUid(0); !ok {
@@ -113,6 +119,9 @@ func (pl *plan) resolveUser() error {
 
 // accountsView is where passwd and group are read from.
 func (pl *plan) accountsView() (*rootView, error) {
+	if pl.into != nil {
+		return pl.into.root, nil
+	}
 	root := pl.cfg.Root
 	if !pl.cfg.Namespaces.NewMnt {
 		root = Root{Dir: "/"}

@@ -64,6 +64,17 @@ func (pl *plan) start(ctx context.Context, tempDir string, fault *launch.Fault) 
 	return &started{liveProcess: live, release: child.Release}, nil
 }
 
+// awaitEnd waits for the end of the process.
+func (s *started) awaitEnd() {
+	err := s.reap()
+	if err == nil {
+		err = exitError(s.status)
+	}
+	s.exit = err
+	close(s.ended)
+	s.release()
+}
+
 // discard ends a process that nobody will wait for.
 func (s *started) discard() {
 	s.signal(unix.SIGKILL)
@@ -97,7 +108,7 @@ func (s *starting) cancel() {
 	switch {
 	case s.innerPid != 0:
 		unix.PidfdSendSignal(s.innerFD, unix.SIGKILL, nil, 0)
-	case s.cfg.Detached:
+	case s.supervised():
 		killChildren(s.child.Process().Pid) // the supervisor is ours, so its children are what we think
 	case !s.forks():
 		s.child.Process().Kill()
@@ -106,8 +117,7 @@ func (s *starting) cancel() {
 
 // setInner takes note of the first process.
 func (s *starting) setInner(pid int) error {
-	// Nobody else can wait for it, so the number is still its own. Where the supervisor can, it is not
-	// yet that number's turn again.
+	// Nobody else can wait for it, or it waits for us: the number is still its own.
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil { // too many open files
 		if child, err := os.FindProcess(pid); err == nil && pid > 0 {
@@ -153,12 +163,17 @@ func (s *starting) converse(ctx context.Context) error {
 				keptUserNamespaces.keep(pid, s.uidMaps, s.gidMaps)
 			}
 			s.waiting = false
-			if err := s.child.Go(); err != nil && !errors.Is(err, unix.EPIPE) {
-				return &Error{Op: "start", Err: err}
-			} // with EPIPE it is gone, and why is the next message
-		case tagPid:
+			if err := s.goOn(); err != nil {
+				return err
+			}
+		case tagPid, tagHeld:
 			if err := s.setInner(int(msg.Value)); err != nil {
 				return err
+			}
+			if msg.Tag == tagHeld {
+				if err := s.goOn(); err != nil {
+					return err
+				}
 			}
 		case tagReady:
 			s.ready = true
@@ -169,7 +184,7 @@ func (s *starting) converse(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return &Error{Op: "start", Err: err}
 	}
-	if s.forks() && s.innerPid == 0 || s.cfg.Detached && !s.ready && !last {
+	if s.forks() && s.innerPid == 0 || s.supervised() && !s.ready && !last {
 		return &Error{Op: "start", Err: launch.ErrDied}
 	}
 	if s.gate != nil && !s.ready {
@@ -178,11 +193,19 @@ func (s *starting) converse(ctx context.Context) error {
 	return nil
 }
 
+// goOn lets the launcher go on from where it waits.
+func (s *starting) goOn() error {
+	if err := s.child.Go(); err != nil && !errors.Is(err, unix.EPIPE) {
+		return &Error{Op: "start", Err: err}
+	} // with EPIPE it is gone, and why is the next message
+	return nil
+}
+
 // handOver returns the process, which has executed the user's program. One that was killed before
 // that has closed the socket as well, but still bears the launcher's name.
 func (s *starting) handOver() (*liveProcess, error) {
 	pid, fd := s.child.Process().Pid, -1
-	if s.cfg.Detached {
+	if s.supervised() {
 		return s.handOverSupervised()
 	}
 	if s.innerPid != 0 {
@@ -248,7 +271,7 @@ func diedInLauncher(pid, pidfd int) bool {
 
 // abort kills what there is and waits for it.
 func (s *starting) abort() {
-	if s.cfg.Detached {
+	if s.supervised() {
 		s.abortSupervised()
 		return
 	}

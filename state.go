@@ -14,7 +14,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 
 	"example.com/container/internal/launch"
 	"golang.org/x/sys/unix"
@@ -351,7 +350,7 @@ func (r record) launched(s *stored) bool {
 	if err != nil || !ok {
 		return false
 	}
-	s.Pid, s.BootID, s.StartTime = pid, boot, startTimeOf(stat)
+	s.Pid, s.BootID, s.StartTime = pid, boot, ownStartTime(pid, startTimeOf(stat))
 	if len(mount) == 8 {
 		s.MountNamespaceID = binary.NativeEndian.Uint64([]byte(mount))
 	}
@@ -390,46 +389,4 @@ func (r record) derive(s *stored) {
 		r.readExit(s)
 	}
 	s.Pid = 0
-}
-
-// bootID names the current boot of the host.
-var bootID = sync.OnceValue(func() string {
-	text, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	return strings.TrimSpace(string(text))
-})
-
-// startTime is when a process was started, in clock ticks since boot; 0 if there is none or it is
-// dead. It is field 22 of /proc/PID/stat, see proc(5).
-func startTime(pid int) uint64 {
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return 0
-	}
-	return startTimeOf(string(text))
-}
-
-// startTimeOf is the same for the text of such a file.
-func startTimeOf(stat string) uint64 {
-	_, start := parseStat(stat)
-	return start
-}
-
-// parseStat reads the parent and the start time from /proc/PID/stat; start is 0 if the process is dead.
-func parseStat(stat string) (parent int, start uint64) {
-	// The second field, the name, may contain anything; what follows its last parenthesis does not.
-	_, rest, ok := cutLast(stat, ") ")
-	fields := strings.Fields(rest)
-	if !ok || len(fields) < 20 || fields[0] == "Z" || fields[0] == "X" {
-		return 0, 0
-	}
-	parent, _ = strconv.Atoi(fields[1])
-	start, _ = strconv.ParseUint(fields[19], 10, 64)
-	return parent, start
-}
-
-func cutLast(s, sep string) (before, after string, found bool) {
-	if i := strings.LastIndex(s, sep); i >= 0 {
-		return s[:i], s[i+len(sep):], true
-	}
-	return s, "", false
 }

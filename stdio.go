@@ -200,13 +200,3 @@ func ignoreClosed(err error) error {
 	}
 	return err
 }
-
-// finish waits for the copying of a process that has ended, and lets those go on that wait for it.
-func (s *streams) finish(p *Process, live *liveProcess) {
-	live.err = live.exit
-	if err := s.wait(p.WaitDelay); live.err == nil {
-		live.err = err
-	}
-	live.pidfd.Close()
-	close(live.done)
-}

@@ -35,7 +35,7 @@ var errUnknownExit = errors.New("nobody has seen how the process ended: its pare
 // stepSupervisor forks: the child goes on. With CLONE_PARENT the child's child will be the supervisor's
 // too, so the last process to end is the container's.
 func (pl *plan) stepSupervisor() error {
-	if !pl.cfg.Detached {
+	if !pl.supervised() {
 		return nil
 	}
 	if pl.exit == nil { // for Explain
@@ -65,7 +65,13 @@ func (pl *plan) stepSupervisor() error {
 	pl.Exit(0)
 
 	pl.Here(child)
-	pl.Send(tagPid, pl.Call(unix.SYS_GETPID).Result())
+	switch {
+	case !pl.forks():
+		pl.Send(tagHeld, pl.Call(unix.SYS_GETPID).Result())
+		pl.Wait()
+	case pl.userns == usernsParent || pl.userns == usernsClone: // it is the one to be mapped
+		pl.Send(tagPid, pl.Call(unix.SYS_GETPID).Result())
+	}
 	return nil
 }
 

@@ -45,6 +45,14 @@ func (c *Container) Start(ctx context.Context) error { return unsupported("start
 // Run returns ErrUnsupported.
 func (c *Container) Run(ctx context.Context, p *Process) error { return unsupported("run", "") }
 
+// Exec returns ErrUnsupported.
+func (c *Container) Exec(ctx context.Context, p *Process) error { return unsupported("exec", "") }
+
+// ExecNoUserNs returns ErrUnsupported.
+func (c *Container) ExecNoUserNs(ctx context.Context, p *Process) error {
+	return unsupported("exec", "")
+}
+
 // Wait returns ErrUnsupported.
 func (c *Container) Wait() error { return unsupported("wait", "") }
 

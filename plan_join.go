@@ -1,0 +1,253 @@
+//go:build linux
+
+package container
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"example.com/container/internal/launch"
+	"golang.org/x/sys/unix"
+)
+
+// This file holds the order in which another process gets into a running container: the table, what
+// must be known of the container, and the steps that a start does not have. It runs in the caller's
+// process.
+
+// joinSteps is the start of another process in a container.
+var joinSteps = []step{
+	{"oom score", (*plan).stepOOMScore, "while /proc/self is ours, and with the caller's rights"},
+	{"not dumpable", (*plan).stepNotDumpable, "before the first namespace: no process of the container may look into this one (CVE-2016-9962)"},
+	{"enter", (*plan).stepEnter, "all namespaces in one call, by the first process's pidfd: the user namespace gives the right to the rest"},
+	{"fork", (*plan).stepFork, "only a child is in the PID namespace"},
+	{"parent death", (*plan).stepParentDeath, "the signal is lost in fork, so after it"},
+	{"session", (*plan).stepSession, "a new session has no controlling terminal to push input into (CVE-2017-5226)"},
+	{"keyring", (*plan).stepKeyring, "the caller's session keyring must not be searchable from inside"},
+	{"root", (*plan).stepOpenRoot, "of the mount namespace; what the first process has made of its own root does not count"},
+	{"working directory", (*plan).stepWorkdir, "made if missing; kept as a descriptor, below the root (CVE-2024-21626)"},
+	{"streams", (*plan).stepStreams, "so that the user can open /dev/stdout again"},
+	{"limits", (*plan).stepLimits, "rlimits, umask, scheduler, personality: while we still may raise them"},
+	{"no new privileges", (*plan).stepNoNewPrivileges, "before seccomp: an unprivileged filter needs it"},
+	{"seccomp, early", (*plan).stepSeccompEarly, "without no_new_privs a filter needs a capability that goes next"},
+	{"bounding set", (*plan).stepBounding, "dropping needs CAP_SETPCAP, so before the user is changed"},
+	{"enter directory", (*plan).stepEnterWorkdir, "as root, who may enter what the user may not, such as /root"},
+	{"user", (*plan).stepUser, "groups, then group, then user: the other way round is not allowed any more"},
+	{"capabilities", (*plan).stepCapabilities, "changing the user has cleared the effective set; the rest goes here"},
+	{"enter directory as user", (*plan).stepReenterWorkdir, "who may enter what root may not, on a network file system"},
+	{"executable", (*plan).stepLookup, "looked up in the container, as the user, before the filter that might forbid it"},
+	{"close", (*plan).stepClose, "all but the streams, the extra files and the socket, which goes with execve"},
+	{"seccomp", (*plan).stepSeccomp, "last, so that the filter need not allow any of the above"},
+	{"execute", (*plan).stepExecute, "the socket closes: the parent knows that it worked"},
+}
+
+// A target is a running container as the kernel shows it, seen through its first process. All of it
+// has been read while that process was alive, so none of it is another's.
+type target struct {
+	pid       int
+	process   *os.File // pidfd
+	flags     uintptr  // CLONE_NEW* of the namespaces that are not the caller's
+	uidMaps   []IDMap  // of its user namespace, if that is not the caller's
+	gidMaps   []IDMap
+	setgroups bool     // allowed in that user namespace
+	cgroup    *os.File // nil if it is the caller's
+	root      *rootView
+}
+
+// openTarget looks at the container's first process. It takes ownership of pidfd.
+func openTarget(pid int, pidfd *os.File) (*target, error) {
+	t := &target{pid: pid, process: pidfd, setgroups: true}
+	if err := t.look(); err != nil {
+		defer t.close()
+		return nil, t.explain(err, !errors.Is(err, ErrPaused))
+	}
+	return t, nil
+}
+
+func (t *target) look() (err error) {
+	if t.flags, err = otherNamespaces(t.pid); err != nil {
+		return err
+	}
+	if t.flags&unix.CLONE_NEWUSER != 0 {
+		if err := t.readMaps(); err != nil {
+			return err
+		}
+	}
+	if t.cgroup, err = otherCgroup(t.pid); err != nil {
+		return err
+	}
+	if t.cgroup != nil && cgroupFrozen(t.cgroup) {
+		return ErrPaused
+	}
+	if t.root, err = openRootOf(t.pid); err != nil {
+		return err
+	}
+	// As long as it is there, if only as a zombie, its number is not another's.
+	if unix.PidfdSendSignal(int(t.process.Fd()), 0, nil, 0) == unix.ESRCH {
+		return ErrNotRunning
+	}
+	return nil
+}
+
+// openRootOf opens the root of a process. Nothing that is read there leads out of it.
+func openRootOf(pid int) (*rootView, error) {
+	path := fmt.Sprintf("/proc/%d/root", pid)
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	return &rootView{layers: []int{fd}}, nil
+}
+
+// ended tells whether the process has ended. One that is about to end has no namespaces any more, and a
+// moment later is dead.
+func (t *target) ended(patience time.Duration) bool {
+	fds := []unix.PollFd{{Fd: int32(t.process.Fd()), Events: unix.POLLIN}}
+	for deadline := time.Now().Add(patience); ; {
+		n, err := unix.Poll(fds, int(time.Until(deadline).Milliseconds()))
+		if err != unix.EINTR {
+			return n > 0
+		}
+	}
+}
+
+func (t *target) close() {
+	t.process.Close()
+	if t.cgroup != nil {
+		t.cgroup.Close()
+	}
+	if t.root != nil {
+		t.root.close()
+	}
+}
+
+// otherNamespaces are the kinds of namespaces that a process does not share with the caller.
+func otherNamespaces(pid int) (flags uintptr, err error) {
+	for _, k := range namespaceKinds {
+		var own, its unix.Stat_t
+		if unix.Stat("/proc/self/ns/"+string(k.kind), &own) == unix.ENOENT {
+			continue // not in this kernel
+		}
+		path := namespacePath(pid, k.kind)
+		if err := unix.Stat(path, &its); err != nil {
+			return 0, &Error{Op: "namespaces", Path: path, Err: err, Remedy: "only root, and the user who has started the container, may enter it"}
+		}
+		if own.Ino != its.Ino || own.Dev != its.Dev {
+			flags |= k.flag
+		}
+	}
+	return flags, nil
+}
+
+// readMaps reads the maps of the user namespace, and whether groups may be set in it.
+func (t *target) readMaps() (err error) {
+	file := func(name string) string { return fmt.Sprintf("/proc/%d/%s", t.pid, name) }
+	if t.uidMaps, err = readIDMap(file("uid_map")); err != nil {
+		return err
+	}
+	if t.gidMaps, err = readIDMap(file("gid_map")); err != nil {
+		return err
+	}
+	text, err := os.ReadFile(file("setgroups"))
+	t.setgroups = strings.TrimSpace(string(text)) != "deny"
+	return err
+}
+
+// readIDMap reads a map as /proc/PID/uid_map shows it to the caller.
+func readIDMap(file string) ([]IDMap, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var maps []IDMap
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		var inside, outside, size int64
+		if n, _ := fmt.Sscan(lines.Text(), &inside, &outside, &size); n == 3 {
+			maps = append(maps, IDMap{ContainerID: int(inside), HostID: int(outside), Size: int(min(size, math.MaxInt))})
+		}
+	}
+	return maps, lines.Err()
+}
+
+// newJoinPlan is newPlan for another process in a running container.
+func newJoinPlan(cfg *Config, proc *Process, stdio stdioFiles, t *target) (*plan, error) {
+	its := *cfg
+	its.Detached, its.Init, its.Root = false, false, Root{} // matters of the first process
+	pl := &plan{cfg: &its, proc: proc, log: cfg.logger(), stdio: stdio, into: t, staged: true}
+	if t.flags&unix.CLONE_NEWUSER != 0 {
+		pl.userns, pl.uidMaps, pl.gidMaps = usernsEntered, t.uidMaps, t.gidMaps
+	}
+	if err := pl.resolveProcess(); err != nil {
+		return nil, err
+	}
+	return pl, pl.compile(joinSteps)
+}
+
+// stepEnter enters the namespaces. A kind that the container shares with the caller is left out: the
+// caller is there, and for its own user namespace the kernel says EINVAL.
+func (pl *plan) stepEnter() error {
+	pl.Call(unix.SYS_UMASK, 0) // modes of what is made are exact; the process's own comes with the limits
+	if pl.into.flags == 0 {
+		return nil
+	}
+	pl.Step("enter namespaces", kindsOf(pl.into.flags))
+	pl.Call(unix.SYS_SETNS, pl.File(pl.into.process), launch.Arg(pl.into.flags))
+	if pl.into.flags&unix.CLONE_NEWUSER != 0 {
+		pl.becomeRoot()
+	}
+	return nil
+}
+
+// kindsOf names the kinds of namespaces in flags.
+func kindsOf(flags uintptr) string {
+	var list []string
+	for _, k := range namespaceKinds {
+		if flags&k.flag != 0 {
+			list = append(list, string(k.kind))
+		}
+	}
+	return strings.Join(list, " ")
+}
+
+// stepOpenRoot opens the root and stands in it: without a mount namespace to enter, the working
+// directory would be the caller's.
+func (pl *plan) stepOpenRoot() error {
+	pl.root = pl.open(cwdFD, "/", unix.O_PATH|unix.O_DIRECTORY, 0, 0).Result()
+	pl.Call(unix.SYS_FCHDIR, pl.root)
+	return nil
+}
+
+// joinAttr lets the process be born in the container's cgroup.
+func (pl *plan) joinAttr() *syscall.SysProcAttr {
+	attr := &syscall.SysProcAttr{}
+	if dir := pl.into.cgroup; dir != nil {
+		attr.UseCgroupFD, attr.CgroupFD = true, int(dir.Fd())
+	}
+	return attr
+}
+
+// explain says of an error whether it is the container's end, or its cgroup. It waits for an end that is
+// likely.
+func (t *target) explain(err error, likely bool) error {
+	var e *Error
+	patience := time.Duration(0)
+	if errors.As(err, &e) && (e.Op == "enter namespaces" || e.Op == "fork") || errors.Is(err, launch.ErrDied) || likely {
+		patience = time.Second
+	}
+	switch {
+	case t.ended(patience):
+		return fmt.Errorf("%w: %w", ErrNotRunning, err)
+	case t.cgroup != nil && e != nil && e.Op == "start" && (errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EBUSY)):
+		e.Op, e.Path = "cgroup", t.cgroup.Name()
+		e.Remedy = "the process must be born in the container's cgroup, and the caller may not move processes there: run as root, or in a cgroup that is delegated to the caller and has both"
+	}
+	return err
+}

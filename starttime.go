@@ -1,0 +1,88 @@
+//go:build linux
+
+package container
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+)
+
+// This file tells processes apart: a number alone means any process once it is used again; with the time that
+// it was started at, and the boot that this counts from, it means one. It reads the caller's /proc.
+
+// bootID names the current boot of the host.
+var bootID = sync.OnceValue(func() string {
+	text, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(text))
+})
+
+// startTime is when a process was started, in clock ticks since boot; 0 if there is none or it is
+// dead. It is field 22 of /proc/PID/stat, see proc(5).
+func startTime(pid int) uint64 {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0
+	}
+	return startTimeOf(string(text))
+}
+
+// startTimeOf is the same for the text of such a file.
+func startTimeOf(stat string) uint64 {
+	_, start := parseStat(stat)
+	return start
+}
+
+// parseStat reads the parent and the start time from /proc/PID/stat; start is 0 if the process is dead.
+func parseStat(stat string) (parent int, start uint64) {
+	// The second field, the name, may contain anything; what follows its last parenthesis does not.
+	_, rest, ok := cutLast(stat, ") ")
+	fields := strings.Fields(rest)
+	if !ok || len(fields) < 20 || fields[0] == "Z" || fields[0] == "X" {
+		return 0, 0
+	}
+	parent, _ = strconv.Atoi(fields[1])
+	start, _ = strconv.ParseUint(fields[19], 10, 64)
+	return parent, start
+}
+
+// ownStartTime is the start time of a process in the caller's time, of which the process itself has read
+// seen: in a time namespace that is shifted by the difference of their clocks. See time_namespaces(7).
+func ownStartTime(pid int, seen uint64) uint64 {
+	own := startTime(pid)
+	if own == seen || own == 0 {
+		return seen
+	}
+	const tick = 10_000_000 // ns; USER_HZ is 100 on every architecture with a launcher
+	shift := (bootOffset(strconv.Itoa(pid)) - bootOffset("self")) / tick
+	if diff := int64(own) + shift - int64(seen); -1 <= diff && diff <= 1 { // both are rounded
+		return own
+	}
+	return seen
+}
+
+// bootOffset is the offset, in ns, of the boot clock of the time namespace that a process's children are in, which is
+// its own once it has executed a program.
+func bootOffset(process string) int64 {
+	text, err := os.ReadFile("/proc/" + process + "/timens_offsets")
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(text)) {
+		var clock string
+		var sec, nsec int64
+		if n, _ := fmt.Sscan(line, &clock, &sec, &nsec); n == 3 && (clock == "boottime" || clock == "7") {
+			return sec*1e9 + nsec
+		}
+	}
+	return 0
+}
+
+func cutLast(s, sep string) (before, after string, found bool) {
+	if i := strings.LastIndex(s, sep); i >= 0 {
+		return s[:i], s[i+len(sep):], true
+	}
+	return s, "", false
+}
