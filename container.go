@@ -40,7 +40,8 @@ type Container struct {
 // It returns ErrInvalidID, ErrExist if there is a container with this id, and all complaints about
 // cfg at once, each a *FieldError that wraps ErrInvalidConfig. After an error nothing is left on disk.
 //
-// A good stateDir is on a file system in memory: a directory of /run, or of $XDG_RUNTIME_DIR.
+// A stateDir in which other users can rename things is refused with fs.ErrPermission. A good one is on a file
+// system in memory: a directory of /run, or of $XDG_RUNTIME_DIR.
 func New(stateDir, id string, cfg Config) (*Container, error) {
 	fail := func(err error) (*Container, error) { return nil, &Error{Op: "new", ID: id, Err: err} }
 	if err := validateID(id); err != nil {
@@ -66,6 +67,9 @@ func New(stateDir, id string, cfg Config) (*Container, error) {
 	}
 	c := &Container{id: id, cfg: deepCopy(cfg), record: record{filepath.Join(stateDir, id)}}
 	if err := os.MkdirAll(stateDir, 0o700); err != nil {
+		return fail(err)
+	}
+	if err := checkStateDir(stateDir); err != nil {
 		return fail(err)
 	}
 	lock, err := c.record.claim()
@@ -110,6 +114,9 @@ func Load(stateDir, id string) (*Container, error) {
 }
 
 func (c *Container) load() error {
+	if err := checkStateDir(filepath.Dir(c.record.dir)); err != nil {
+		return err
+	}
 	if err := c.record.checkOwner(); err != nil {
 		return err
 	}
@@ -131,8 +138,15 @@ func (c *Container) load() error {
 // List returns the containers of stateDir, ordered by id: none if there is no such directory. Those of
 // other users are left out, and so are those that are destroyed meanwhile.
 func List(stateDir string) ([]*Container, error) {
-	entries, err := os.ReadDir(stateDir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	err := checkStateDir(stateDir)
+	if errors.Is(err, ErrNotExist) {
+		return nil, nil
+	}
+	var entries []fs.DirEntry
+	if err == nil {
+		entries, err = os.ReadDir(stateDir)
+	}
+	if err != nil {
 		return nil, &Error{Op: "list", Path: stateDir, Err: err}
 	}
 	var list []*Container
@@ -230,4 +244,22 @@ func (c *Container) state() (*stored, error) {
 		return nil, ErrNotExist
 	}
 	return state, err
+}
+
+// annotate keeps the annotations of a state, if it is this container's.
+func (c *Container) annotate(from *ContainerState) error {
+	lock, err := c.lockRecord()
+	if err != nil {
+		return c.failed("save state", err)
+	}
+	defer lock.Close()
+	state, err := c.state()
+	if err == nil && !state.Created.Equal(from.Created) {
+		err = ErrNotExist
+	}
+	if err == nil {
+		state.Annotations = from.Annotations
+		err = c.record.write("state.json", state)
+	}
+	return c.failed("save state", err)
 }

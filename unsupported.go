@@ -80,6 +80,8 @@ func (c *Container) Status() (Status, error) { return "", unsupported("state", "
 // State returns ErrUnsupported.
 func (c *Container) State() (*ContainerState, error) { return nil, unsupported("state", "") }
 
+func (c *Container) annotate(*ContainerState) error { return unsupported("save state", "") }
+
 // Explain returns ErrUnsupported: the list consists of Linux's system calls.
 func Explain(cfg Config, p *Process) (string, error) { return "", unsupported("explain", "") }
 

@@ -26,7 +26,7 @@ func Run(name string, cfg container.Config, p *container.Process) (code int) {
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer signal.Stop(signals)
 
-	stateDir, err := os.MkdirTemp(runDir(), "container-"+name+"-")
+	stateDir, err := os.MkdirTemp(RunDir(), "container-"+name+"-")
 	if err != nil {
 		return Fail(name, err)
 	}
@@ -74,8 +74,8 @@ func Fail(name string, err error) int {
 	return 125
 }
 
-// runDir is a directory on a file system in memory, where there is one.
-func runDir() string {
+// RunDir is a directory on a file system in memory, where there is one.
+func RunDir() string {
 	dirs := []string{os.Getenv("XDG_RUNTIME_DIR")}
 	if os.Geteuid() == 0 {
 		dirs = append(dirs, "/run")
