@@ -117,7 +117,7 @@ func (c *Container) makeProcess(ctx context.Context, p *Process, hold bool) erro
 	at("create: state")
 	undo.release()
 	streams.start()
-	p.live = s.liveProcess
+	p.live, s.leave = s.liveProcess, p.LeaveZombie
 	c.mu.Lock()
 	c.proc = p
 	c.mu.Unlock()

@@ -48,6 +48,11 @@ type Process struct {
 	// exec.ErrWaitDelay. Zero: no bound.
 	WaitDelay time.Duration
 
+	// LeaveZombie leaves the exit status to be collected again, by the process that inherits this one when the caller
+	// ends: a subreaper (PR_SET_CHILD_SUBREAPER), as the monitor of a container is. Wait works; until the
+	// caller ends, the process stays a zombie. It means nothing with Config.Detached.
+	LeaveZombie bool
+
 	// What follows overrides the container's setting of the same name. Nil or empty: the container's.
 	Capabilities    *Capabilities
 	NoNewPrivileges *bool

@@ -110,6 +110,7 @@ func createCommand(a *app, f *flag.FlagSet) func([]string) (int, error) {
 		if err != nil {
 			return 1, fmt.Errorf("ocirun create failed: %w", err)
 		}
+		p.LeaveZombie = true
 		if err = c.Create(context.Background(), p); err == nil {
 			err = s.started(p)
 		}
@@ -158,6 +159,7 @@ func runCommand(a *app, f *flag.FlagSet) func([]string) (int, error) {
 		if err != nil {
 			return fail(err)
 		}
+		p.LeaveZombie = detach
 		if err = c.Run(context.Background(), p); err == nil {
 			err = s.started(p)
 		}

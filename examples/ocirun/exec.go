@@ -99,6 +99,7 @@ func (e *execFlags) exec(a *app, args []string) (int, error) {
 		signal.Notify(signals)
 		defer signal.Stop(signals)
 	}
+	p.LeaveZombie = e.detach
 	if err := c.Exec(context.Background(), p); err != nil {
 		return 255, err
 	}
