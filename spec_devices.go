@@ -16,6 +16,9 @@ func (s *fromSpec) devices() {
 	}
 	for i, in := range s.spec.Linux.Devices {
 		d := s.device(i, in)
+		if d.Path == "/dev/ptmx" {
+			continue // it is that of the container's own devpts, as the specification demands
+		}
 		s.cfg.Devices = slices.DeleteFunc(s.cfg.Devices, func(other Device) bool { return other.Path == d.Path })
 		s.cfg.Devices = append(s.cfg.Devices, d)
 	}

@@ -196,5 +196,5 @@ func attend(p *container.Process, signals <-chan os.Signal) (int, error) {
 	if exit, ok := errors.AsType[*container.ExitError](err); ok {
 		return exit.ExitCode(), nil
 	}
-	return 1, err
+	return 0, err
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 
 	"example.com/container/internal/leak"
@@ -57,4 +58,23 @@ func Output(t testing.TB, cmd *exec.Cmd) (stdout, stderr string, code int) {
 		t.Fatal(err)
 	}
 	return out.String(), errs.String(), code
+}
+
+// Executable writes a script that is the program, for others to call; args stand before theirs. It lies in a
+// directory of its own.
+func Executable(t testing.TB, name string, args ...string) (path string) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := "#!/bin/sh\n" + isProgram + "=1 exec '" + self + "'"
+	for _, arg := range args {
+		text += " '" + arg + "'"
+	}
+	path = filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(text+" \"$@\"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
