@@ -107,7 +107,9 @@ func ocirun(t testing.TB) runtime {
 			t.Errorf("left behind: %v", left)
 		}
 	})
-	return runtime{t, "ocirun", []string{clitest.Executable(t, "ocirun"), "--root", root}}
+	program := filepath.Join(t.TempDir(), "ocirun")
+	clitest.Executable(t, program)
+	return runtime{t, "ocirun", []string{program, "--root", root}}
 }
 
 // peer is another runtime.

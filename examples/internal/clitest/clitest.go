@@ -8,7 +8,6 @@ import (
 	"errors"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"testing"
 
 	"example.com/container/internal/leak"
@@ -60,9 +59,8 @@ func Output(t testing.TB, cmd *exec.Cmd) (stdout, stderr string, code int) {
 	return out.String(), errs.String(), code
 }
 
-// Executable writes a script that is the program, for others to call; args stand before theirs. It lies in a
-// directory of its own.
-func Executable(t testing.TB, name string, args ...string) (path string) {
+// Executable writes a script that is the program, for others to call; args stand before theirs.
+func Executable(t testing.TB, path string, args ...string) {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -72,9 +70,7 @@ func Executable(t testing.TB, name string, args ...string) (path string) {
 	for _, arg := range args {
 		text += " '" + arg + "'"
 	}
-	path = filepath.Join(t.TempDir(), name)
 	if err := os.WriteFile(path, []byte(text+" \"$@\"\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	return path
 }
