@@ -56,7 +56,7 @@ type Config struct {
 	ReadonlyPaths []string
 
 	// Sysctl sets kernel parameters by their dotted or slashed name: only those that belong to a
-	// namespace, and only with that namespace new.
+	// namespace, and only with that namespace new, or joined and not the caller's own.
 	Sysctl map[string]string
 
 	// Capabilities are the five sets of the container's processes. Nil means

@@ -311,9 +311,29 @@ func (pl *plan) stepSysctls() error {
 		if err != nil {
 			return err
 		}
+		if err := pl.refuseOwnNamespace(sysctlKind(rel), sysctlField(name)); err != nil {
+			return err
+		}
 		pl.Step("sysctl", name)
 		pl.writeFile(proc, "sys/"+rel, ownFile, pl.cfg.Sysctl[name]+"\n")
 	}
 	pl.close(proc)
+	return nil
+}
+
+// refuseOwnNamespace fails if the container joins the namespace that the caller is in: what is set there
+// would hold for the caller, too.
+func (pl *plan) refuseOwnNamespace(kind NamespaceKind, field string) error {
+	path := pl.cfg.Namespaces.Join[kind]
+	if path == "" {
+		return nil
+	}
+	joined, err := os.Stat(path)
+	if err != nil {
+		return &Error{Op: "join namespace", Path: path, Err: err}
+	}
+	if own, err := os.Stat("/proc/self/ns/" + string(kind)); err != nil || os.SameFile(own, joined) {
+		return fieldErrorf(field, "would hold for the caller, too: %s is the caller's own namespace", path)
+	}
 	return nil
 }

@@ -4,6 +4,7 @@ package container
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -342,4 +343,22 @@ func TestSysctls(t *testing.T) {
 	cfg.Sysctl = map[string]string{"kernel.msgmax": "much"}
 	_, err = runIn(t, cfg, &Process{Args: []string{"true"}})
 	wantError(t, err, "sysctl", unix.EINVAL)
+}
+
+// A parameter of a joined namespace is set there, unless it is the caller's.
+func TestSysctlJoined(t *testing.T) {
+	testenv.Need(t, testenv.Root)
+	cfg := testConfig(t)
+	cfg.Namespaces.NewUser = false
+	other := lifeStart(t, cfg, &Process{Args: []string{"sleep", "1000"}})
+	cfg.Namespaces.NewNet = false
+	cfg.Sysctl = map[string]string{"net.ipv4.ip_forward": "1"}
+	cfg.Namespaces.Join = map[NamespaceKind]string{NetworkNamespace: fmt.Sprintf("/proc/%d/ns/net", other.Pid())}
+	wantText(t, sh(t, cfg, "cat /proc/sys/net/ipv4/ip_forward"), "1")
+	cfg.Namespaces.Join[NetworkNamespace] = "/proc/self/ns/net"
+	_, err := runIn(t, cfg, &Process{Args: []string{"true"}})
+	var f *FieldError
+	if !errors.As(err, &f) || !strings.HasPrefix(f.Field, "Sysctl") {
+		t.Errorf("in the caller's own: %v", err)
+	}
 }
