@@ -115,8 +115,11 @@ type Config struct {
 	StopSignal  syscall.Signal
 	StopTimeout time.Duration
 
+	// Hooks are the caller's actions at moments of the container's life. Nil: none.
+	Hooks *Hooks
+
 	// Bundle is the directory of an OCI bundle that the Config was made from; see [FromSpec]. It is
-	// stored and told by State, and nothing is read there.
+	// recorded and told to hooks, and nothing is read there.
 	Bundle string
 
 	// Annotations are the caller's own notes. The package stores them and never reads them.

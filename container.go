@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"example.com/container/internal/launch"
@@ -30,6 +31,8 @@ type Container struct {
 
 	mu   sync.Mutex // of proc; what changes the container on disk takes the record's lock
 	proc *Process   // the first process, if this Container has created it
+
+	inFunc atomic.Int32 // functions that are being called as hooks: then the record's lock is held
 
 	fault *launch.Fault // for tests: a call of the launcher that fails
 }
@@ -221,7 +224,7 @@ func (c *Container) State() (*ContainerState, error) {
 // lastState is state, which knows how the process has ended if it has.
 func (c *Container) lastState() (*stored, error) {
 	state, err := c.state()
-	if err == nil && state.Status == StatusStopped && state.Stopped.IsZero() {
+	if err == nil && state.Status == StatusStopped && state.Stopped.IsZero() && c.inFunc.Load() == 0 {
 		if p, perr := c.process(); perr == nil && startTime(p.live.pid) == 0 {
 			<-p.live.ended // this moment; it is being recorded
 			state.ended(p.live)

@@ -67,12 +67,17 @@ func (pl *plan) stepDev() error {
 			}
 		}
 	}
-	if asked.Flags&MountReadOnly != 0 {
-		pl.Step("mount", "/dev")
-		pl.setAttr(dev, mountAttr{set: unix.MOUNT_ATTR_RDONLY}, false)
-	}
-	pl.close(dev)
+	pl.dev = dev // stepConsole finishes it
 	return nil
+}
+
+// finishDev is for when nothing needs to be made in /dev any more.
+func (pl *plan) finishDev() {
+	if pl.devMount().Flags&MountReadOnly != 0 {
+		pl.Step("mount", "/dev")
+		pl.setAttr(pl.dev, mountAttr{set: unix.MOUNT_ATTR_RDONLY}, false)
+	}
+	pl.close(pl.dev)
 }
 
 // devMount is the mount of /dev: the configuration's, or ours.

@@ -78,6 +78,9 @@ func (c *Container) exec(ctx context.Context, p *Process, start func(*target, st
 		return fail(err)
 	}
 	defer t.close()
+	if err := t.findCgroup(); err != nil {
+		return fail(err)
+	}
 	streams, err := openStreams(p)
 	if err != nil {
 		return fail(err)
@@ -97,6 +100,7 @@ func (c *Container) exec(ctx context.Context, p *Process, start func(*target, st
 // attend stays with a process that is not the container's first until its end.
 func (p *Process) attend(s *started, streams *streams) {
 	s.awaitEnd()
+	streams.processEnded()
 	close(s.kept)
 	p.finish(streams)
 }

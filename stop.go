@@ -156,6 +156,7 @@ func (c *Container) destroy() error {
 	}
 	at("destroy: killed")
 	state.awaitSupervisor()
+	c.poststop(state)
 	return c.record.remove()
 }
 

@@ -14,6 +14,9 @@ var Registry = Requirement{Name: "registry", Probe: Program("docker-registry", "
 // Nft is the front end of nftables.
 var Nft = Program("nft", "nftables")
 
+// Tmux is a terminal multiplexer: a terminal whose screen a test can read.
+var Tmux = Program("tmux", "tmux")
+
 // Podman is a client of OCI runtimes, with what it needs to run containers.
 var Podman = Requirement{Name: "podman", Probe: func() error {
 	for _, p := range []struct{ name, pkg string }{{"podman", "podman"}, {"conmon", "conmon"}} {
