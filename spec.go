@@ -174,9 +174,3 @@ func (s *ContainerState) OCI() *specs.State {
 func specField(list string, i int, field string) string {
 	return fmt.Sprintf("%s[%d].%s", list, i, field)
 }
-
-func (s *fromSpec) hooks() {
-	if s.spec.Hooks != nil {
-		s.refuse("hooks", *s.spec.Hooks, "hooks are not run yet; leave it out")
-	}
-}

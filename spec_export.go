@@ -29,6 +29,7 @@ func ToSpec(cfg Config, p *Process) (*specs.Spec, error) {
 	t.wordless()
 	t.root()
 	t.linux()
+	t.hooks()
 	t.process(p)
 	t.mounts()
 	t.devices()

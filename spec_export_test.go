@@ -1,6 +1,7 @@
 package container
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"reflect"
@@ -67,9 +68,17 @@ func ociFull() (Config, *Process) {
 		Personality: &Personality{"LINUX32"},
 		Scheduler:   &Scheduler{Policy: "SCHED_RR", Priority: 3, ResetOnFork: true},
 		IOPriority:  &IOPriority{"IOPRIO_CLASS_BE", 3},
-		Bundle:      "/bundle", Annotations: map[string]string{"k": "v"},
+		Hooks: &Hooks{
+			Prestart:        []Hook{{Path: "/a", Args: []string{"a", "b"}, Env: []string{"A=1"}, Timeout: 3 * time.Second}},
+			CreateRuntime:   []Hook{{Path: "/b"}, {Path: "/c"}},
+			CreateContainer: []Hook{{Path: "/d"}},
+			StartContainer:  []Hook{{Path: "/e"}},
+			Poststart:       []Hook{{Path: "/f"}},
+			Poststop:        []Hook{{Path: "/g"}},
+		},
+		Bundle: "/bundle", Annotations: map[string]string{"k": "v"},
 	}
-	return cfg, &Process{Args: []string{"a", ""}, Env: []string{"A=1"}, Cwd: "/w", User: "1:2", AdditionalGroups: []string{"3", "0"}}
+	return cfg, &Process{Args: []string{"a", ""}, Env: []string{"A=1"}, Cwd: "/w", User: "1:2", AdditionalGroups: []string{"3", "0"}, Tty: true, ConsoleSize: ConsoleSize{Width: 80, Height: 25}}
 }
 
 // What a Config says comes back as it was, whatever fields are left out.
@@ -83,7 +92,7 @@ func TestOCIRoundTrip(t *testing.T) {
 		}
 	}
 	check("full", full, p)
-	for _, field := range []string{"TimeOffsets", "Hostname", "Domainname", "DevicesOnly", "MaskPaths", "ReadonlyPaths", "Sysctl", "NoNewPrivileges", "Rlimits", "Umask", "OomScoreAdj", "Personality", "Scheduler", "IOPriority", "Bundle", "Annotations"} {
+	for _, field := range []string{"TimeOffsets", "Hostname", "Domainname", "DevicesOnly", "MaskPaths", "ReadonlyPaths", "Sysctl", "NoNewPrivileges", "Rlimits", "Umask", "OomScoreAdj", "Personality", "Scheduler", "IOPriority", "Hooks", "Bundle", "Annotations"} {
 		cfg, _ := ociFull()
 		reflect.ValueOf(&cfg).Elem().FieldByName(field).SetZero()
 		check("without "+field, cfg, p)
@@ -110,21 +119,25 @@ func TestOCIDefaults(t *testing.T) {
 
 func TestOCIWordless(t *testing.T) {
 	for field, change := range map[string]func(*Config, *Process){
-		"Root":                func(c *Config, p *Process) { c.Root = HostRoot },
-		"Seccomp":             func(c *Config, p *Process) { c.Seccomp = &SeccompProfile{} },
-		"CPUAffinity":         func(c *Config, p *Process) { p.CPUAffinity = "0" },
-		"HostKeyring":         func(c *Config, p *Process) { c.HostKeyring = true },
-		"DieWithParent":       func(c *Config, p *Process) { c.DieWithParent = true },
-		"Detached":            func(c *Config, p *Process) { c.Detached = true },
-		"Init":                func(c *Config, p *Process) { c.Init = true },
-		"StopSignal":          func(c *Config, p *Process) { c.StopSignal = 3 },
-		"StopTimeout":         func(c *Config, p *Process) { c.StopTimeout = 3 },
-		"Devices":             func(c *Config, p *Process) { c.Devices = []Device{} },
-		"InheritEnv":          func(c *Config, p *Process) { p.InheritEnv = true },
-		"User":                func(c *Config, p *Process) { p.User = "www-data" },
-		"AdditionalGroups[0]": func(c *Config, p *Process) { p.AdditionalGroups = []string{"adm"} },
-		"Personality":         func(c *Config, p *Process) { p.Personality = &Personality{"LINUX"} },
-		"Rlimits.Type":        func(c *Config, p *Process) { p.Rlimits = []Rlimit{{Type: "x"}} },
+		"Root":          func(c *Config, p *Process) { c.Root = HostRoot },
+		"Seccomp":       func(c *Config, p *Process) { c.Seccomp = &SeccompProfile{} },
+		"CPUAffinity":   func(c *Config, p *Process) { p.CPUAffinity = "0" },
+		"HostKeyring":   func(c *Config, p *Process) { c.HostKeyring = true },
+		"DieWithParent": func(c *Config, p *Process) { c.DieWithParent = true },
+		"Detached":      func(c *Config, p *Process) { c.Detached = true },
+		"Init":          func(c *Config, p *Process) { c.Init = true },
+		"StopSignal":    func(c *Config, p *Process) { c.StopSignal = 3 },
+		"StopTimeout":   func(c *Config, p *Process) { c.StopTimeout = 3 },
+		"Devices":       func(c *Config, p *Process) { c.Devices = []Device{} },
+		"InheritEnv":    func(c *Config, p *Process) { p.InheritEnv = true },
+		"Hooks.poststop[1].Func": func(c *Config, p *Process) {
+			c.Hooks.Poststop = append(c.Hooks.Poststop, Hook{Func: func(context.Context, *ContainerState) error { return nil }})
+		},
+		"Hooks.prestart[0].Timeout": func(c *Config, p *Process) { c.Hooks.Prestart[0].Timeout = 1 },
+		"User":                      func(c *Config, p *Process) { p.User = "www-data" },
+		"AdditionalGroups[0]":       func(c *Config, p *Process) { p.AdditionalGroups = []string{"adm"} },
+		"Personality":               func(c *Config, p *Process) { p.Personality = &Personality{"LINUX"} },
+		"Rlimits.Type":              func(c *Config, p *Process) { p.Rlimits = []Rlimit{{Type: "x"}} },
 	} {
 		cfg, p := ociFull()
 		change(&cfg, p)

@@ -31,6 +31,7 @@ func (s *fromSpec) process() {
 	p := processFromSpec(s.spec.Process, &s.errs)
 	s.proc = &Process{
 		Args: p.Args, Env: p.Env, Cwd: p.Cwd, User: p.User, AdditionalGroups: p.AdditionalGroups,
+		Tty: p.Tty, ConsoleSize: p.ConsoleSize,
 	}
 	s.cfg.Capabilities, s.cfg.NoNewPrivileges, s.cfg.Rlimits = p.Capabilities, *p.NoNewPrivileges, p.Rlimits
 	s.cfg.Umask, s.cfg.OomScoreAdj = p.Umask, p.OomScoreAdj
@@ -67,8 +68,12 @@ func processFromSpec(in *specs.Process, errs *fieldErrors) *Process {
 			errs.addf(refused.field, "%s", refused.why)
 		}
 	}
-	if in.Terminal {
-		errs.addf("process.terminal", "there are no terminals yet; leave it out")
+	if p.Tty = in.Terminal; in.Terminal && in.ConsoleSize != nil {
+		size := *in.ConsoleSize
+		if size.Width > math.MaxUint16 || size.Height > math.MaxUint16 || (size.Width == 0) != (size.Height == 0) {
+			errs.addf("process.consoleSize", "%d by %d characters are no size of a terminal", size.Width, size.Height)
+		}
+		p.ConsoleSize = ConsoleSize{Width: uint16(size.Width), Height: uint16(size.Height)}
 	}
 	if c := in.Capabilities; c != nil {
 		p.Capabilities = deepCopy(&Capabilities{
@@ -122,13 +127,16 @@ func (t *toSpec) process(p *Process) {
 		return
 	}
 	out := &specs.Process{
-		Args: slices.Clone(p.Args), Env: slices.Clone(p.Env), Cwd: p.Cwd,
+		Args: slices.Clone(p.Args), Env: slices.Clone(p.Env), Cwd: p.Cwd, Terminal: p.Tty,
 		User:            specs.User{Umask: deepCopy(override(p.Umask, t.cfg.Umask))},
 		NoNewPrivileges: *override(p.NoNewPrivileges, &t.cfg.NoNewPrivileges),
 		OOMScoreAdj:     deepCopy(override(p.OomScoreAdj, t.cfg.OomScoreAdj)),
 	}
 	if out.Cwd == "" {
 		out.Cwd = "/"
+	}
+	if size := p.ConsoleSize; size != (ConsoleSize{}) {
+		out.ConsoleSize = &specs.Box{Width: uint(size.Width), Height: uint(size.Height)}
 	}
 	if p.InheritEnv {
 		t.errs.addf("InheritEnv", "the specification has no word for it; put the variables into Env")

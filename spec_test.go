@@ -63,6 +63,8 @@ func TestOCIMinimal(t *testing.T) {
 
 // ociSamples are values for fields that take not just any.
 var ociSamples = map[string]any{
+	"hooks.prestart[0].path":                "/x",
+	"process.consoleSize":                   specs.Box{Width: 3, Height: 4},
 	"linux.namespaces[0].type":              specs.LinuxNamespaceType("cgroup"),
 	"process.capabilities.ambient":          []string{"CAP_KILL"},
 	"linux.namespaces[0].path":              "/proc/1/ns/cgroup",
@@ -84,6 +86,7 @@ var ociSamples = map[string]any{
 var ociIgnored = map[string]string{
 	"process.capabilities.ambient":      "it cannot be had without being permitted and inheritable; see TestOCIAmbient",
 	"ociVersion":                        "it is checked; see TestOCIRefused",
+	"process.consoleSize":               "without a terminal the specification demands that it is ignored; see TestOCITerminal",
 	"process.consoleSize.height":        "without a terminal the specification demands that it is ignored",
 	"process.consoleSize.width":         "without a terminal the specification demands that it is ignored",
 	"linux.resources.devices[0].allow":  "one rule that allows leaves nothing denied",
@@ -95,6 +98,7 @@ var ociIgnored = map[string]string{
 
 // ociContainers are lists and maps whose elements the walk looks into, with the one it begins with.
 var ociContainers = map[string]any{
+	"hooks.prestart":          specs.Hook{Path: "/h"},
 	"mounts":                  specs.Mount{Destination: "/m", Type: "tmpfs"},
 	"process.rlimits":         specs.POSIXRlimit{Type: "RLIMIT_CORE"},
 	"linux.namespaces":        specs.LinuxNamespace{Type: "user"},
@@ -261,6 +265,12 @@ func TestOCIRefused(t *testing.T) {
 		"unified": {func(s *specs.Spec) {
 			s.Linux.Resources = &specs.LinuxResources{Unified: map[string]string{"memory.max": "0"}}
 		}, `linux.resources.unified["memory.max"]`},
+		"hook nowhere": {func(s *specs.Spec) { s.Hooks = &specs.Hooks{Poststop: []specs.Hook{{Path: "x"}}} }, "hooks.poststop[0].path"},
+		"hook without time": {func(s *specs.Spec) {
+			timeout := 0
+			s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/x"}, {Path: "/x", Timeout: &timeout}}}
+		}, "hooks.createRuntime[1].timeout"},
+		"no size":             {func(s *specs.Spec) { s.Process.Terminal, s.Process.ConsoleSize = true, &specs.Box{Width: 3} }, "process.consoleSize"},
 		"pipe":                {func(s *specs.Spec) { s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/x", Type: "p"}} }, "linux.devices[0].type"},
 		"mount without type":  {mount(specs.Mount{Destination: "/x"}), "mounts[0].type"},
 		"mount of a disk":     {mount(specs.Mount{Destination: "/x", Type: "ext4", Source: "/dev/sda"}), "mounts[0].type"},
@@ -438,5 +448,14 @@ func TestOCIAmbient(t *testing.T) {
 	})
 	if got := cfg.Capabilities.Ambient; !reflect.DeepEqual(got, []string{"CAP_CHOWN"}) {
 		t.Errorf("ambient %v", got)
+	}
+}
+
+func TestOCITerminal(t *testing.T) {
+	_, p := ociConfig(t, func(s *specs.Spec) {
+		s.Process.Terminal, s.Process.ConsoleSize = true, &specs.Box{Width: 80, Height: 25}
+	})
+	if !p.Tty || p.ConsoleSize != (ConsoleSize{Width: 80, Height: 25}) {
+		t.Errorf("%+v", p)
 	}
 }
