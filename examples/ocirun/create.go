@@ -8,11 +8,9 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"example.com/container"
 )
@@ -41,8 +39,8 @@ func (s *startFlags) define(f *flag.FlagSet) {
 	f.IntVar(&s.preserve, "preserve-fds", 0, "pass `N` additional descriptors to the container")
 }
 
-// make records the container and describes its process.
-func (s *startFlags) make(a *app, id string) (*container.Container, *container.Process, error) {
+// make records the container and describes its process; detached tells that nobody stays with it.
+func (s *startFlags) make(a *app, id string, detached bool) (*container.Container, *container.Process, error) {
 	if s.noPivot {
 		return nil, nil, errors.New("--no-pivot is refused: without pivot_root the container can reach the host's files; put the bundle on another file system than the initial ramdisk")
 	}
@@ -72,7 +70,9 @@ func (s *startFlags) make(a *app, id string) (*container.Container, *container.P
 	if p.ExtraFiles, err = extraFiles(s.preserve, p); err != nil {
 		return nil, nil, err
 	}
-	p.Stdin, p.Stdout, p.Stderr = os.Stdin, os.Stdout, os.Stderr
+	if err := s.streams(p, detached); err != nil {
+		return nil, nil, err
+	}
 	c, err := container.New(a.root, id, cfg)
 	return c, p, err
 }
@@ -106,7 +106,7 @@ func createCommand(a *app, f *flag.FlagSet) func([]string) (int, error) {
 	var s startFlags
 	s.define(f)
 	return func(args []string) (int, error) {
-		c, p, err := s.make(a, args[0])
+		c, p, err := s.make(a, args[0], true)
 		if err != nil {
 			return 1, fmt.Errorf("ocirun create failed: %w", err)
 		}
@@ -150,12 +150,7 @@ func runCommand(a *app, f *flag.FlagSet) func([]string) (int, error) {
 	f.Bool("no-subreaper", false, "taken and ignored: this program never is one")
 	return func(args []string) (int, error) {
 		fail := func(err error) (int, error) { return 1, fmt.Errorf("ocirun run failed: %w", err) }
-		signals := make(chan os.Signal, 32)
-		if !detach {
-			signal.Notify(signals)
-			defer signal.Stop(signals)
-		}
-		c, p, err := s.make(a, args[0])
+		c, p, err := s.make(a, args[0], detach)
 		if err != nil {
 			return fail(err)
 		}
@@ -170,7 +165,7 @@ func runCommand(a *app, f *flag.FlagSet) func([]string) (int, error) {
 		if detach {
 			return 0, nil
 		}
-		code, err := attend(p, signals)
+		code, err := attend(p)
 		if !keep {
 			err = errors.Join(err, c.Destroy())
 		}
@@ -182,17 +177,13 @@ func runCommand(a *app, f *flag.FlagSet) func([]string) (int, error) {
 }
 
 // attend waits for the process, passes signals on, and returns the exit code.
-func attend(p *container.Process, signals <-chan os.Signal) (int, error) {
-	go func() {
-		for s := range signals {
-			switch sig := s.(syscall.Signal); sig {
-			case syscall.SIGCHLD, syscall.SIGURG, syscall.SIGPIPE: // about this program
-			default:
-				p.Signal(sig)
-			}
-		}
-	}()
-	err := p.Wait()
+func attend(p *container.Process) (int, error) {
+	stop, err := container.ForwardSignals(p)
+	if err != nil {
+		return 0, err
+	}
+	defer stop()
+	err = p.Wait()
 	if exit, ok := errors.AsType[*container.ExitError](err); ok {
 		return exit.ExitCode(), nil
 	}

@@ -9,7 +9,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"strconv"
 	"strings"
 
@@ -93,11 +92,8 @@ func (e *execFlags) exec(a *app, args []string) (int, error) {
 	if p.ExtraFiles, err = extraFiles(e.preserve, p); err != nil {
 		return 255, err
 	}
-	p.Stdin, p.Stdout, p.Stderr = os.Stdin, os.Stdout, os.Stderr
-	signals := make(chan os.Signal, 32)
-	if !e.detach {
-		signal.Notify(signals)
-		defer signal.Stop(signals)
+	if err := e.streams(p, e.detach); err != nil {
+		return 255, err
 	}
 	p.LeaveZombie = e.detach
 	if err := c.Exec(context.Background(), p); err != nil {
@@ -110,7 +106,7 @@ func (e *execFlags) exec(a *app, args []string) (int, error) {
 	if e.detach {
 		return 0, nil
 	}
-	return attend(p, signals)
+	return attend(p)
 }
 
 // describe is the process that the flags ask for: that of --process, or the container's own with changes.

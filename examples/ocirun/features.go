@@ -18,7 +18,7 @@ func featuresCommand(a *app, f *flag.FlagSet) func([]string) (int, error) {
 		return printJSON(features.Features{
 			OCIVersionMin: "1.0.0",
 			OCIVersionMax: specs.Version,
-			Hooks:         []string{},
+			Hooks:         []string{"prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"},
 			MountOptions:  mountOptions(),
 			Linux: &features.Linux{
 				Namespaces:      []string{"cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"},

@@ -52,6 +52,30 @@ func extraFiles(n int, p *container.Process) ([]*os.File, error) {
 	return files, nil
 }
 
+// streams connects the process with this program's streams, or its terminal with the socket that the
+// flags name.
+func (s *startFlags) streams(p *container.Process, detached bool) error {
+	switch {
+	case p.Tty && s.console != "":
+		conn, err := net.Dial("unix", s.console)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		p.ConsoleSocket, err = conn.(*net.UnixConn).File()
+		return err
+	case p.Tty && detached:
+		return errors.New("cannot allocate tty if ocirun will detach without setting console socket")
+	case s.console != "":
+		return errors.New("cannot use console socket if ocirun will not detach or allocate tty")
+	}
+	p.Stdin, p.Stdout = os.Stdin, os.Stdout
+	if !p.Tty {
+		p.Stderr = os.Stderr
+	}
+	return nil
+}
+
 // writePidFile writes a number into a file that nobody finds half-written.
 func writePidFile(path string, pid int) error {
 	if path == "" {

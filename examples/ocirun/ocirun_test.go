@@ -379,3 +379,38 @@ func TestOcirunForwardsSignals(t *testing.T) {
 		t.Errorf("code %d", code)
 	}
 }
+
+// Hooks run at the moments at which runc runs them, with the same state.
+func TestOcirunHooks(t *testing.T) {
+	testenv.Need(t, testenv.Root)
+	ours, theirs := ocirun(t), peer(t, "runc")
+	want := ""
+	for _, r := range []runtime{theirs, ours} {
+		log := filepath.Join(t.TempDir(), "log")
+		hook := func(kind string) []specs.Hook { // of the container's namespaces, too: the host's tree is there
+			script := `echo ` + kind + ` $(sed 's/"pid":[0-9]*/"pid"/; s/"ociVersion":"[^"]*"/"ociVersion"/') >>` + log
+			return []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", script}, Env: []string{"PATH=/usr/bin:/bin"}}}
+		}
+		bundle := newBundle(t, "sleep 1000", func(s *specs.Spec) {
+			s.Hooks = &specs.Hooks{Prestart: hook("prestart"), CreateRuntime: hook("createRuntime"), CreateContainer: hook("createContainer"), Poststart: hook("poststart"), Poststop: hook("poststop")}
+		})
+		r.must("create", "-b", bundle, "c")
+		r.must("start", "c")
+		r.must("delete", "--force", "c")
+		text, err := os.ReadFile(log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		for line := range strings.Lines(strings.ReplaceAll(string(text), bundle, "B")) {
+			kind, state, _ := strings.Cut(strings.TrimSpace(line), " ")
+			keys := jsonKeys(t, strings.NewReplacer(`"pid"`, `"pid":1`, `"ociVersion"`, `"ociVersion":1`).Replace(state))
+			got += fmt.Sprint(kind, keys, strings.Contains(state, `"bundle":"B"`)) + "\n"
+		}
+		if r.name == "runc" {
+			want = got
+		} else if got != want {
+			t.Errorf("got:\n%srunc:\n%s", got, want)
+		}
+	}
+}
