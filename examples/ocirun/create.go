@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"example.com/container"
 )
@@ -155,7 +156,14 @@ func runCommand(a *app, f *flag.FlagSet) func([]string) (int, error) {
 			return fail(err)
 		}
 		p.LeaveZombie = detach
-		if err = c.Run(context.Background(), p); err == nil {
+		fg, stop, err := newForeground(p)
+		if err != nil {
+			return fail(err)
+		}
+		defer stop()
+		err = c.Run(context.Background(), p)
+		close(fg.started)
+		if err == nil {
 			err = s.started(p)
 		}
 		if err != nil {
@@ -165,7 +173,7 @@ func runCommand(a *app, f *flag.FlagSet) func([]string) (int, error) {
 		if detach {
 			return 0, nil
 		}
-		code, err := attend(p)
+		code, err := fg.wait()
 		if !keep {
 			err = errors.Join(err, c.Destroy())
 		}
@@ -176,14 +184,29 @@ func runCommand(a *app, f *flag.FlagSet) func([]string) (int, error) {
 	}
 }
 
-// attend waits for the process, passes signals on, and returns the exit code.
-func attend(p *container.Process) (int, error) {
-	stop, err := container.ForwardSignals(p)
-	if err != nil {
-		return 0, err
-	}
-	defer stop()
-	err = p.Wait()
+// A foreground is a process that this program stays with. A signal that comes before there is a process
+// waits for it.
+type foreground struct {
+	p       *container.Process
+	started chan struct{}
+}
+
+// newForeground begins to take signals.
+func newForeground(p *container.Process) (f *foreground, stop func(), err error) {
+	f = &foreground{p, make(chan struct{})}
+	stop, err = container.ForwardSignals(f)
+	return f, stop, err
+}
+
+// Signal passes a signal on.
+func (f *foreground) Signal(sig syscall.Signal) error {
+	<-f.started
+	return f.p.Signal(sig)
+}
+
+// wait waits for the end of the process, and returns the exit code.
+func (f *foreground) wait() (int, error) {
+	err := f.p.Wait()
 	if exit, ok := errors.AsType[*container.ExitError](err); ok {
 		return exit.ExitCode(), nil
 	}

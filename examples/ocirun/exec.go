@@ -96,7 +96,14 @@ func (e *execFlags) exec(a *app, args []string) (int, error) {
 		return 255, err
 	}
 	p.LeaveZombie = e.detach
-	if err := c.Exec(context.Background(), p); err != nil {
+	fg, stop, err := newForeground(p)
+	if err != nil {
+		return 255, err
+	}
+	defer stop()
+	err = c.Exec(context.Background(), p)
+	close(fg.started)
+	if err != nil {
 		return 255, err
 	}
 	if err := e.started(p); err != nil {
@@ -106,7 +113,7 @@ func (e *execFlags) exec(a *app, args []string) (int, error) {
 	if e.detach {
 		return 0, nil
 	}
-	return attend(p)
+	return fg.wait()
 }
 
 // describe is the process that the flags ask for: that of --process, or the container's own with changes.
