@@ -23,7 +23,8 @@ type Config struct {
 
 	// UidMappings and GidMappings map ids of a new user namespace to ids of the host. With
 	// NewUser set and both empty: an ordinary user's own ids become 0, and root keeps all ids as they
-	// are. See [KeepID] and [SubordinateIDs] for the other usual ones. Without NewUser they must be empty.
+	// are. See [KeepID] and [SubordinateIDs] for the other usual ones. Of a user namespace that is joined they are what it must have: a start fails if it has others.
+	// Without either they must be empty.
 	UidMappings []IDMap
 	GidMappings []IDMap
 

@@ -96,6 +96,9 @@ func (c *Container) makeProcess(ctx context.Context, p *Process, hold bool) erro
 	if err := c.killAll(ctx, state); err != nil { // of a Create that was killed
 		return err
 	}
+	if err := c.cfg.verifyJoinedMaps(); err != nil {
+		return err
+	}
 	streams, err := openStreams(p)
 	if err != nil {
 		return err

@@ -23,10 +23,12 @@ func (s *fromSpec) linux() {
 	s.namespaces()
 	s.cfg.UidMappings, s.cfg.GidMappings = idMapsFromSpec(in.UIDMappings), idMapsFromSpec(in.GIDMappings)
 	if s.cfg.Namespaces.NewUser {
-		for field, maps := range map[string][]IDMap{"linux.uidMappings": s.cfg.UidMappings, "linux.gidMappings": s.cfg.GidMappings} {
-			if len(maps) == 0 {
-				s.errs.addf(field, "is missing, with a new user namespace that needs one")
-			}
+		const missing = "is missing, with a new user namespace that needs one"
+		if len(in.UIDMappings) == 0 {
+			s.errs.addf("linux.uidMappings", missing)
+		}
+		if len(in.GIDMappings) == 0 {
+			s.errs.addf("linux.gidMappings", missing)
 		}
 	}
 	s.timeOffsets()
@@ -101,7 +103,8 @@ func (s *fromSpec) namespaces() {
 }
 
 func (s *fromSpec) timeOffsets() {
-	for clock, in := range s.spec.Linux.TimeOffsets {
+	for _, clock := range slices.Sorted(maps.Keys(s.spec.Linux.TimeOffsets)) {
+		in := s.spec.Linux.TimeOffsets[clock]
 		to := &s.cfg.TimeOffsets.Monotonic
 		switch clock {
 		case "monotonic":

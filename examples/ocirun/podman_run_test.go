@@ -167,6 +167,11 @@ func TestPodmanUserNamespaces(t *testing.T) {
 	p.want("0 10", sh(`while read a b c; do echo $a $c; done </proc/self/uid_map`, "--uidmap", "0:1:10", "--gidmap", "0:1:10")...)
 	if os.Geteuid() != 0 {
 		p.want("app", once("--userns", "keep-id", "--user", "app", testImage, "sh", "-c", "echo app")...)
+		// The containers of a pod join the user namespace of its first one.
+		p.must("pod", "create", "--name", "pod", "--share-parent=false", "--network", "none", "--userns", "auto", "--security-opt", "seccomp=unconfined")
+		p.must("run", "--detach", "--pod", "pod", "--name", "in", "--security-opt", "seccomp=unconfined", testImage, "sleep", "1000")
+		p.want("0", "exec", "in", "id", "-u")
+		p.must("pod", "rm", "--force", "--time", "0", "pod")
 		p.want("0", once("--userns", "host", testImage, "id", "-u")...)
 	}
 }

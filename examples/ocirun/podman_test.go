@@ -54,6 +54,9 @@ default_ulimits = ["nofile=512:512", "nproc=1000:1000"]
 // started.
 func newPodman(t testing.TB) *podman {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("podman takes its time")
+	}
 	testenv.Need(t, testenv.UserNS, testenv.Podman)
 	if os.Geteuid() != 0 {
 		testenv.Need(t, testenv.SubIDs)
