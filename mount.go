@@ -35,7 +35,8 @@ type Mount struct {
 	CopyUp bool
 
 	// UidMappings and GidMappings make a bind an idmapped mount (Linux 5.12, root only): the
-	// owners on disk, ContainerID here, appear as HostID.
+	// owners on disk, ContainerID here, appear as HostID. With Recursive it holds for the mounts below as
+	// well, unless TopOnly is set.
 	UidMappings []IDMap
 	GidMappings []IDMap
 

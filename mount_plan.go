@@ -81,7 +81,7 @@ func (pl *plan) bindSource(m Mount, recursive bool) (launch.Arg, error) {
 		return 0, err
 	}
 	defer userns.Close()
-	f, err := idmappedTree(m.Source, recursive, userns)
+	f, err := idmappedTree(m.Source, recursive, recursive && m.Flags&TopOnly == 0, userns)
 	if err != nil {
 		return 0, err
 	}

@@ -268,6 +268,26 @@ func TestIDMappedBind(t *testing.T) {
 	}
 }
 
+// Of a recursive bind all mounts are idmapped, or the topmost one alone.
+func TestIDMappedRecursive(t *testing.T) {
+	inMountNamespace(t, func(t *testing.T) {
+		dir := t.TempDir()
+		writeTree(t, dir, map[string]string{"sub/": "", "file": ""})
+		mount(t, "tmpfs", dir+"/sub", "tmpfs", 0)
+		writeTree(t, dir, map[string]string{"sub/file": ""})
+		if err := errors.Join(os.Chown(dir+"/file", 5, 5), os.Chown(dir+"/sub/file", 5, 5)); err != nil {
+			t.Fatal(err)
+		}
+		base := testConfig(t)
+		base.Namespaces.NewUser = false
+		ids := []IDMap{{ContainerID: 5, HostID: 7, Size: 1}}
+		for flags, want := range map[MountFlags]string{Recursive: "7\n7", Recursive | TopOnly: "7\n5"} {
+			cfg := with(base, Mount{Type: "bind", Source: dir, Target: "/b", Flags: flags, UidMappings: ids, GidMappings: ids})
+			wantText(t, sh(t, cfg, "stat -c %u /b/file /b/sub/file"), want)
+		}
+	})
+}
+
 func TestMountSources(t *testing.T) {
 	cfg := testConfig(t)
 	missing := filepath.Join(t.TempDir(), "missing")

@@ -120,7 +120,7 @@ func (pl *plan) idmappedLayers(base launch.Arg, layers []string) ([]string, erro
 	defer userns.Close()
 	names := make([]string, len(layers))
 	for i, dir := range layers {
-		f, err := idmappedTree(dir, false, userns)
+		f, err := idmappedTree(dir, false, false, userns)
 		if err != nil {
 			return nil, err
 		}

@@ -54,6 +54,7 @@ func ociFull() (Config, *Process) {
 			{Type: "bind", Source: "/a", Target: "/a", Flags: Recursive | NoDev | MountReadOnly, Propagation: Shared, Optional: true},
 			{Type: "bind", Source: "/b", Target: "/b", Flags: Recursive | TopOnly | NoSymFollow, ClearFlags: MountReadOnly | NoSuid},
 			{Type: "bind", Source: "/c", Target: "/c", Flags: NoAtime, UidMappings: []IDMap{pureMap(0, 5, 1)}, GidMappings: []IDMap{pureMap(0, 5, 1)}},
+			{Type: "bind", Source: "/e", Target: "/e", Flags: Recursive | TopOnly, UidMappings: []IDMap{pureMap(0, 5, 1)}, GidMappings: []IDMap{pureMap(0, 5, 1)}},
 			{Type: "bind", Source: "/d", Target: "/d", Flags: Recursive, UidMappings: []IDMap{pureMap(0, 5, 1)}, GidMappings: []IDMap{pureMap(0, 5, 1)}},
 			{Type: "tmpfs", Source: "tmpfs", Target: "/t", CopyUp: true, Data: "size=1m,mode=1777"},
 		},

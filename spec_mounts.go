@@ -69,31 +69,35 @@ func (s *fromSpec) mount(i int, in specs.Mount) Mount {
 		complain("destination", "is missing")
 	}
 
-	whole := slices.Contains(options, "rbind")
-	plain, deep := splitAttributes(options)
-	m.Flags &^= Recursive
-	if whole {
-		m.Flags |= Recursive
-		switch {
-		case (m.Flags|m.ClearFlags)&^Recursive == 0:
-		case deep == 0:
-			m.Flags |= TopOnly
-		case plain&^deep != 0:
-			complain("options", "of a recursive bind either all mounts have %v, or the topmost one alone: write them all with or all without an \"r\"", plain&^deep)
-		}
-	}
 	m.UidMappings, m.GidMappings = idMapsFromSpec(in.UIDMappings), idMapsFromSpec(in.GIDMappings)
 	if (idmap || ridmap) && len(m.UidMappings)+len(m.GidMappings) == 0 {
 		m.UidMappings, m.GidMappings = deepCopy(s.cfg.UidMappings), deepCopy(s.cfg.GidMappings)
 		if len(m.UidMappings) == 0 {
-			complain("options", "idmap needs mappings, of the mount or of a new user namespace")
+			complain("options", "idmap needs mappings, of the mount or of a user namespace")
 		}
 	}
-	if whole && !ridmap && len(m.UidMappings) > 0 {
-		complain("options", "of a recursive bind all mounts are idmapped; write ridmap, or bind")
+	m.Flags &^= Recursive
+	if slices.Contains(options, "rbind") {
+		m.Flags |= Recursive
+		mapped := len(m.UidMappings)+len(m.GidMappings) > 0
+		top, deep := splitAttributes(options)
+		if mapped && !ridmap {
+			top |= idmapped
+		} else if mapped {
+			deep |= idmapped
+		}
+		switch {
+		case top != 0 && deep == 0:
+			m.Flags |= TopOnly
+		case top&^deep != 0:
+			complain("options", "of a recursive bind either all mounts have attributes, or the topmost one alone: write them all with or all without an \"r\"")
+		}
 	}
 	return m
 }
+
+// idmapped stands for an idmapped mount among the attributes.
+const idmapped = Recursive
 
 // splitAttributes tells which attributes options set or clear on the topmost mount, and which on all.
 func splitAttributes(options []string) (plain, deep MountFlags) {
@@ -141,8 +145,7 @@ func (t *toSpec) mounts() {
 		add("tmpcopyup", m.CopyUp)
 		add("nofail", m.Optional)
 		mapped := len(m.UidMappings)+len(m.GidMappings) > 0
-		add("ridmap", mapped && recursive)
-		add("idmap", mapped && !recursive)
+		add(prefix+"idmap", mapped)
 		out.Options = append(out.Options, m.dataOptions()...)
 		t.spec.Mounts = append(t.spec.Mounts, out)
 	}

@@ -270,18 +270,18 @@ func TestOCIRefused(t *testing.T) {
 			timeout := 0
 			s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/x"}, {Path: "/x", Timeout: &timeout}}}
 		}, "hooks.createRuntime[1].timeout"},
-		"no size":             {func(s *specs.Spec) { s.Process.Terminal, s.Process.ConsoleSize = true, &specs.Box{Width: 3} }, "process.consoleSize"},
-		"pipe":                {func(s *specs.Spec) { s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/x", Type: "p"}} }, "linux.devices[0].type"},
-		"mount without type":  {mount(specs.Mount{Destination: "/x"}), "mounts[0].type"},
-		"mount of a disk":     {mount(specs.Mount{Destination: "/x", Type: "ext4", Source: "/dev/sda"}), "mounts[0].type"},
-		"mount of nothing":    {mount(specs.Mount{Destination: "/x", Type: "bind"}), "mounts[0].source"},
-		"mount to nowhere":    {mount(specs.Mount{Type: "tmpfs"}), "mounts[0].destination"},
-		"option of a bind":    {mount(specs.Mount{Destination: "/x", Source: "/x", Options: []string{"bind", "size=3"}}), "mounts[0].options"},
-		"remount":             {mount(specs.Mount{Destination: "/x", Source: "/x", Options: []string{"bind", "remount"}}), "mounts[0].options"},
-		"mixed attributes":    {mount(specs.Mount{Destination: "/x", Source: "/x", Options: []string{"rbind", "rro", "nosuid"}}), "mounts[0].options"},
-		"idmap of nobody":     {mount(specs.Mount{Destination: "/x", Source: "/x", Options: []string{"bind", "idmap"}}), "mounts[0].options"},
-		"idmap of the top":    {mount(specs.Mount{Destination: "/x", Source: "/x", Options: []string{"rbind", "idmap"}, UIDMappings: []specs.LinuxIDMapping{{Size: 1}}}), "mounts[0].options"},
-		"unknown propagation": {func(s *specs.Spec) { s.Linux.RootfsPropagation = "sideways" }, "linux.rootfsPropagation"},
+		"no size":               {func(s *specs.Spec) { s.Process.Terminal, s.Process.ConsoleSize = true, &specs.Box{Width: 3} }, "process.consoleSize"},
+		"pipe":                  {func(s *specs.Spec) { s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/x", Type: "p"}} }, "linux.devices[0].type"},
+		"mount without type":    {mount(specs.Mount{Destination: "/x"}), "mounts[0].type"},
+		"mount of a disk":       {mount(specs.Mount{Destination: "/x", Type: "ext4", Source: "/dev/sda"}), "mounts[0].type"},
+		"mount of nothing":      {mount(specs.Mount{Destination: "/x", Type: "bind"}), "mounts[0].source"},
+		"mount to nowhere":      {mount(specs.Mount{Type: "tmpfs"}), "mounts[0].destination"},
+		"option of a bind":      {mount(specs.Mount{Destination: "/x", Source: "/x", Options: []string{"bind", "size=3"}}), "mounts[0].options"},
+		"remount":               {mount(specs.Mount{Destination: "/x", Source: "/x", Options: []string{"bind", "remount"}}), "mounts[0].options"},
+		"mixed attributes":      {mount(specs.Mount{Destination: "/x", Source: "/x", Options: []string{"rbind", "rro", "nosuid"}}), "mounts[0].options"},
+		"idmap of nobody":       {mount(specs.Mount{Destination: "/x", Source: "/x", Options: []string{"bind", "idmap"}}), "mounts[0].options"},
+		"idmap and all of them": {mount(specs.Mount{Destination: "/x", Source: "/x", Options: []string{"rbind", "idmap", "rro"}, UIDMappings: []specs.LinuxIDMapping{{Size: 1}}}), "mounts[0].options"},
+		"unknown propagation":   {func(s *specs.Spec) { s.Linux.RootfsPropagation = "sideways" }, "linux.rootfsPropagation"},
 	} {
 		_, _, err := FromSpec(ociSpec(test.change), "/bundle")
 		var f *FieldError

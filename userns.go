@@ -177,13 +177,13 @@ func newUserNamespace(ctx context.Context, uid, gid []IDMap) (*os.File, error) {
 }
 
 // idmappedTree is a copy of a part of the host's tree on which an owner appears as the id that userns
-// maps it to. It is attached nowhere. It needs root in the user namespace of the file system; see
+// maps it to: on the topmost mount, or deep on all. It is attached nowhere. It needs root in the user namespace of the file system; see
 // mount_setattr(2).
-func idmappedTree(source string, recursive bool, userns *os.File) (*os.File, error) {
+func idmappedTree(source string, recursive, deep bool, userns *os.File) (*os.File, error) {
 	tree, err := openTree(source, recursive)
 	if err == nil {
 		flags := uint(unix.AT_EMPTY_PATH)
-		if recursive {
+		if deep {
 			flags |= unix.AT_RECURSIVE
 		}
 		attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(userns.Fd())}
