@@ -19,7 +19,7 @@ func (pl *plan) stepConsole() error {
 	if !pl.cfg.Namespaces.NewMnt {
 		return pl.stepJoinConsole()
 	}
-	defer pl.close(pl.dev)
+	defer pl.finishDev()
 	if !pl.proc.Tty {
 		return nil
 	}

@@ -72,6 +72,11 @@ type Process struct {
 	// exec.ErrWaitDelay. Zero: no bound.
 	WaitDelay time.Duration
 
+	// LeaveZombie leaves the exit status to be collected again, by the process that inherits this one when the caller
+	// ends: a subreaper (PR_SET_CHILD_SUBREAPER), as the monitor of a container is. Wait works; until the
+	// caller ends, the process stays a zombie. It means nothing with Config.Detached.
+	LeaveZombie bool
+
 	// What follows overrides the container's setting of the same name. Nil or empty: the container's.
 	Capabilities    *Capabilities
 	NoNewPrivileges *bool
@@ -89,4 +94,12 @@ type Process struct {
 
 	// Both ends of what StdinPipe, StdoutPipe and StderrPipe have made.
 	childEnds, parentEnds []*os.File
+}
+
+// override is the process's own setting, or if it has none the container's.
+func override[T any](own, container *T) *T {
+	if own != nil {
+		return own
+	}
+	return container
 }

@@ -23,6 +23,7 @@ type liveProcess struct {
 	done   chan struct{} // closed when the process has ended and its output has been copied
 	ended  chan struct{} // closed when the process has ended
 	kept   chan struct{} // closed when its end has been recorded
+	leave  bool          // Process.LeaveZombie
 	status syscall.WaitStatus
 	rusage unix.Rusage
 	end    time.Time
@@ -61,11 +62,15 @@ func (l *liveProcess) reap() error {
 	if err != nil {
 		return err
 	}
+	options := unix.WEXITED | unix.WNOHANG
+	if l.leave {
+		options |= unix.WNOWAIT
+	}
 	var waitErr error
 	err = conn.Read(func(fd uintptr) bool {
 		var info waitInfo
 		for {
-			waitErr = unix.Waitid(unix.P_PIDFD, int(fd), info.siginfo(), unix.WEXITED|unix.WNOHANG, &l.rusage)
+			waitErr = unix.Waitid(unix.P_PIDFD, int(fd), info.siginfo(), options, &l.rusage)
 			if waitErr != unix.EINTR {
 				break
 			}

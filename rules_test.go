@@ -51,6 +51,7 @@ var rules = []rule{
 			{"internal/testenv/", "for tests: probes what the host can do"},
 			{"internal/leak/", "for tests: asks nft for its tables"},
 			{"examples/internal/clitest/", "for tests: runs the examples"},
+			{"examples/ocirun/", "a program: ps(1) prints the table that its command ps is to print"},
 			{"internal/bench/", "a program: times the programs of others"},
 		},
 		faults: 4,
