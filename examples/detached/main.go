@@ -41,6 +41,7 @@ func run() int {
 		err = with(*stateDir, id, (*container.Container).Wait)
 	case verb == "destroy" && len(args) == 2:
 		err = with(*stateDir, id, (*container.Container).Destroy)
+		os.Remove(*stateDir) // after the last one
 	default:
 		flag.Usage()
 		return 2
