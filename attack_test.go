@@ -180,7 +180,7 @@ func TestCVE_2021_41091(t *testing.T) {
 	defer victim.Wait()
 	defer victim.Process.Kill()
 	pid := victim.Process.Pid
-	state := &ContainerState{Version: stateVersion, ID: "mine", Status: StatusRunning, Created: c.created, Pid: pid, StartTime: startTime(pid), BootID: bootID()}
+	state := &ContainerState{Version: stateVersion, ID: "mine", Status: StatusRunning, Created: c.created, Pid: pid, StartTime: stateStart(t, pid), BootID: stateBoot(t)}
 	if err := c.record.write("state.json", state); err != nil {
 		t.Fatal(err)
 	}

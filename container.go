@@ -129,13 +129,14 @@ func (c *Container) load() error {
 	if c.damage = c.record.read("config.json", &c.cfg); c.damage == nil {
 		c.damage = c.cfg.validate() // a file that has lost its contents must not mean a container without walls
 	}
-	if errors.Is(c.damage, fs.ErrPermission) {
+	if errors.Is(c.damage, fs.ErrPermission) || scarce(c.damage) {
 		return c.damage
 	}
-	if state, err := c.record.state(); err == nil {
+	state, err := c.record.state()
+	if err == nil {
 		c.created = state.Created
 	}
-	return nil
+	return onlyScarce(err)
 }
 
 // List returns the containers of stateDir, ordered by id: none if there is no such directory. Those of
@@ -225,9 +226,11 @@ func (c *Container) State() (*ContainerState, error) {
 func (c *Container) lastState() (*stored, error) {
 	state, err := c.state()
 	if err == nil && state.Status == StatusStopped && state.Stopped.IsZero() && c.inFunc.Load() == 0 {
-		if p, perr := c.process(); perr == nil && startTime(p.live.pid) == 0 {
-			<-p.live.ended // this moment; it is being recorded
-			state.ended(p.live)
+		if p, perr := c.process(); perr == nil {
+			if start, serr := startTime(p.live.pid); start == 0 && serr == nil {
+				<-p.live.ended // this moment; it is being recorded
+				state.ended(p.live)
+			}
 		}
 	}
 	return state, err

@@ -86,6 +86,7 @@ func (c *Container) makeProcess(ctx context.Context, p *Process, hold bool) erro
 		return err
 	}
 	defer lock.Close()
+	at("create: locked")
 	state, err := c.state()
 	if err != nil {
 		return err
@@ -155,12 +156,20 @@ func (c *Container) makeProcess(ctx context.Context, p *Process, hold bool) erro
 
 // noteCreated notes which process it is.
 func (c *Container) noteCreated(state *stored, s *started, pl *plan) error {
-	if !c.record.launched(state) || state.Pid != s.pid {
+	launched, err := c.record.launched(state)
+	if err != nil {
+		return err
+	}
+	if !launched || state.Pid != s.pid {
 		return errors.New("the launcher has left another process's number")
 	}
 	state.Status, state.CgroupPath = StatusCreated, cgroupOf(s.pid)
 	if s.supervisor != nil {
-		state.Supervisor = processID{s.supervisor.pid, startTime(s.supervisor.pid)}
+		start, err := startTime(s.supervisor.pid)
+		if err != nil {
+			return err
+		}
+		state.Supervisor = processID{s.supervisor.pid, start}
 	}
 	if pl.gate != nil {
 		state.Held = pl.LastCalls(pl.behindGate)
@@ -176,6 +185,7 @@ func (c *Container) attend(ctx context.Context, p *Process, s *started, streams 
 	streams.processEnded()
 	at("end: reaped")
 	c.recordEnd(live)
+	at("end: recorded")
 	close(live.kept)
 	p.finish(streams)
 }
@@ -224,8 +234,10 @@ func (c *Container) startCreated(ctx context.Context) error {
 		return err
 	}
 	if released, err := c.record.openGate(ctx, state.Held); err != nil {
-		if released && (ctx.Err() != nil || !state.first().wait(time.Second)) { // what has failed ends by itself
-			c.kill(state)
+		if released {
+			if ended, _ := state.first().wait(time.Second); !ended || ctx.Err() != nil { // what has failed ends by itself
+				c.kill(state)
+			}
 		}
 		return err
 	}

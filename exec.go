@@ -81,6 +81,7 @@ func (c *Container) exec(ctx context.Context, p *Process, start func(*target, st
 	if err := t.findCgroup(); err != nil {
 		return fail(err)
 	}
+	at("exec: target")
 	streams, err := openStreams(p)
 	if err != nil {
 		return fail(err)
@@ -90,6 +91,7 @@ func (c *Container) exec(ctx context.Context, p *Process, start func(*target, st
 		streams.abandon()
 		return fail(t.explain(err, false))
 	}
+	at("exec: process")
 	streams.start()
 	p.live, s.leave = s.liveProcess, p.LeaveZombie
 	go s.watch(ctx, c.stopSignal(), c.stopTimeout())
@@ -101,6 +103,7 @@ func (c *Container) exec(ctx context.Context, p *Process, start func(*target, st
 func (p *Process) attend(s *started, streams *streams) {
 	s.awaitEnd()
 	streams.processEnded()
+	at("exec: reaped")
 	close(s.kept)
 	p.finish(streams)
 }
@@ -117,8 +120,11 @@ func (c *Container) target() (*target, error) {
 		return nil, ErrNotRunning
 	}
 	pidfd, err := processID{state.Pid, state.StartTime}.open()
-	if err != nil {
+	if errors.Is(err, unix.ESRCH) {
 		return nil, ErrNotRunning
+	}
+	if err != nil {
+		return nil, err
 	}
 	return openTarget(state.Pid, pidfd)
 }

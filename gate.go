@@ -45,6 +45,7 @@ func (r record) makeGate() (*gate, error) {
 			return nil, &os.PathError{Op: "open", Path: r.path(name), Err: err}
 		}
 		files[i] = os.NewFile(uintptr(fd), name)
+		at("gate: FIFO")
 	}
 	return &gate{files[0], files[1]}, nil
 }
@@ -55,13 +56,13 @@ func (r record) removeGate() {
 }
 
 // held tells whether a launcher is on its way to the gate or waits there.
-func (r record) held() bool {
+func (r record) held() (bool, error) {
 	fd, err := unix.Open(r.path(goFile), unix.O_WRONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return false // ENXIO: nobody reads
+		return false, onlyScarce(err) // ENXIO: nobody reads
 	}
 	unix.Close(fd)
-	return true
+	return true, nil
 }
 
 // openGate lets the launcher go, and waits until it has executed the program or has failed. Once it
@@ -82,6 +83,7 @@ func (r record) openGate(ctx context.Context, calls launch.LastCalls) (released 
 	}
 	_, err = unix.Write(fd, []byte{1})
 	unix.Close(fd)
+	at("gate: opened")
 	if err != nil && err != unix.EPIPE {
 		return fail(os.NewSyscallError("write", err))
 	}

@@ -3,6 +3,7 @@
 package container
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -24,17 +25,17 @@ func (n Namespaces) marked() bool { return !n.NewPID && n.NewMnt }
 
 // mountNamespaceID is the number of a process's mount namespace, which unlike an inode number is never used
 // again; 0 before Linux 6.11. See ioctl_nsfs(2). Without it, processes that outlive the first are not known.
-func mountNamespaceID(pid int) uint64 {
+func mountNamespaceID(pid int) (uint64, error) {
 	fd, err := unix.Open(namespacePath(pid, MountNamespace), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return 0
+		return 0, onlyScarce(err)
 	}
 	defer unix.Close(fd)
 	id, err := ioctlGetUint64(fd, unix.NS_GET_MNTNS_ID)
 	if err != nil {
-		return 0
+		return 0, nil
 	}
-	return id
+	return id, nil
 }
 
 // known is the kind of namespace by which the container's processes are found while the first is alive;
@@ -72,6 +73,9 @@ func procEntries() ([]procEntry, error) {
 			continue
 		}
 		stat, err := os.ReadFile("/proc/" + name + "/stat")
+		if scarce(err) {
+			return nil, err
+		}
 		if err != nil {
 			continue // it has ended
 		}
@@ -102,7 +106,11 @@ func (st *stored) members(ns *Namespaces) ([]procEntry, error) {
 			link, err := os.Readlink(namespacePath(p.pid, kind))
 			in[p.pid] = err == nil && link == name
 		case st.MountNamespaceID != 0:
-			in[p.pid] = mountNamespaceID(p.pid) == st.MountNamespaceID
+			id, err := mountNamespaceID(p.pid)
+			if err != nil {
+				return nil, err
+			}
+			in[p.pid] = id == st.MountNamespaceID
 		}
 	}
 	for grown := true; grown; { // those that have made namespaces of their own
@@ -199,7 +207,9 @@ func (c *Container) killAll(ctx context.Context, st *stored) error {
 				return err
 			}
 		}
-		list[0].wait(20 * time.Millisecond)
+		if _, err := list[0].wait(20 * time.Millisecond); err != nil {
+			return err
+		}
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -217,9 +227,9 @@ func (p procEntry) open() (pidfd int, err error) {
 	if err != nil {
 		return -1, err
 	}
-	if startTime(p.pid) != p.start {
+	if start, err := startTime(p.pid); err != nil || start != p.start {
 		unix.Close(fd)
-		return -1, unix.ESRCH
+		return -1, cmp.Or(err, error(unix.ESRCH))
 	}
 	return fd, nil
 }
@@ -237,16 +247,16 @@ func (p procEntry) signal(sig syscall.Signal) error {
 }
 
 // wait waits for the end of the process, but not for long. It returns whether it has ended.
-func (p procEntry) wait(d time.Duration) bool {
+func (p procEntry) wait(d time.Duration) (ended bool, err error) {
 	fd, err := p.open()
 	if err != nil {
-		return err == unix.ESRCH
+		return true, onlyScarce(err)
 	}
 	defer unix.Close(fd)
 	for deadline := time.Now().Add(d); ; {
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, max(0, int(time.Until(deadline).Milliseconds())))
 		if err != unix.EINTR {
-			return n > 0
+			return n > 0, nil
 		}
 	}
 }
@@ -259,10 +269,11 @@ func (p procEntry) kill() error {
 	if err := p.signal(unix.SIGKILL); err != nil {
 		return err
 	}
-	if !p.wait(killPatience) {
-		return errNoEnd
+	ended, err := p.wait(killPatience)
+	if err == nil && !ended {
+		err = errNoEnd
 	}
-	return nil
+	return err
 }
 
 // first is the first process; its number is 0 if it has ended.

@@ -45,7 +45,8 @@ type Process struct {
 	// the size follows that of the terminal (SIGWINCH). The end of any other Stdin is not passed on,
 	// since a terminal has no end: write "\x04" for what Ctrl-D does. With both nil nothing is copied, and what
 	// the process writes is dropped, until [Process.Attach]. The caller holds the other side of the terminal: when
-	// the caller's process ends, the container's gets SIGHUP.
+	// the caller's process ends, the container's gets SIGHUP. A caller that is killed cannot restore its own terminal:
+	// see reset(1).
 	Tty bool
 
 	// ConsoleSize is the terminal's first size. Zero: that of the caller's terminal, if Stdin or Stdout

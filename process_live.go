@@ -33,6 +33,9 @@ type liveProcess struct {
 	// Of a detached container's process, which is no child of ours.
 	supervisor *liveProcess
 	exitFile   *os.File
+
+	// Of a process started by nsenter: its parent, which is our child and ends as it does.
+	outer *liveProcess
 }
 
 // newLiveProcess takes ownership of pidfd, a child's.
@@ -49,8 +52,11 @@ func newLiveProcess(pid, pidfd int) (*liveProcess, error) {
 
 // reap waits for the end of the process.
 func (l *liveProcess) reap() error {
-	if l.supervisor != nil {
+	switch {
+	case l.supervisor != nil:
 		return l.reapSupervised()
+	case l.outer != nil:
+		return l.reapOuter()
 	}
 	conn, err := l.pidfd.SyscallConn()
 	if err != nil {

@@ -158,6 +158,7 @@ func (p *pullJob) run(ctx context.Context, src imageSource) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
+	at("pull: manifest")
 	if len(m.Layers) > p.opt.Limits.Layers {
 		return nil, fmt.Errorf("%w: %d layers; at most %d", ErrLimit, len(m.Layers), p.opt.Limits.Layers)
 	}
@@ -179,12 +180,13 @@ func (p *pullJob) run(ctx context.Context, src imageSource) (*Image, error) {
 		Platform:   config.platform,
 		Run:        config.Config,
 		Created:    time.Now().UTC(),
-		durability: durability{BootID: bootID()},
+		durability: untilBoot(),
 	}
 	metas, err := p.layers(ctx, src, m, config)
 	if err != nil {
 		return nil, err
 	}
+	at("pull: layers")
 	for _, l := range metas {
 		r.Layers = append(r.Layers, imageLayer{l.DiffID, l.Blob, l.BlobSize, l.Bytes, l.OpaqueRoot})
 	}
@@ -319,10 +321,12 @@ func (p *pullJob) commit(ctx context.Context, r *imageRecord, root, raw, rawConf
 		if err := s.writeBlob(b); err != nil {
 			return err
 		}
+		at("pull: document")
 	}
 	if err := s.writeJSON("images/"+r.Manifest.hex()+".json", r); err != nil {
 		return err
 	}
+	at("pull: image")
 	if s.sync {
 		if err := s.makeDurable(ctx, r); err != nil {
 			return err

@@ -35,6 +35,7 @@ func (l *layerJob) run(ctx context.Context, src imageSource) (*layerMeta, error)
 		return nil, err
 	}
 	defer lock.unlock()
+	at("layer: locked")
 	// Somebody else may have brought it in while we waited.
 	meta, err = l.store.haveLayer(l.diffID)
 	if meta != nil || err != nil {
@@ -75,14 +76,16 @@ func (l *layerJob) fetch(ctx context.Context, src imageSource) (meta *layerMeta,
 	if err != nil {
 		return nil, err
 	}
+	at("layer: unpacked")
 	if meta.SkippedDevices+meta.SkippedXattrs > 0 {
 		l.log.Info("left out of a layer", "image", l.name, "layer", l.diffID, "devices", meta.SkippedDevices, "xattrs", meta.SkippedXattrs)
 	}
 	meta.DiffID, meta.Unpacker = l.diffID, unpackerVersion
-	meta.durability = durability{BootID: bootID()}
+	meta.durability = untilBoot()
 	if err := st.setOwners(ctx, meta); err != nil {
 		return nil, err
 	}
+	at("layer: owned")
 	return meta, st.commit(meta)
 }
 

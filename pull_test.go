@@ -351,7 +351,7 @@ func TestImageDurability(t *testing.T) {
 		s := imageStore(t, &StoreOptions{Sync: sync})
 		imagePull(t, s, g.ref("v1"), nil)
 		real := bootID
-		bootID = func() string { return "another boot" }
+		bootID = func() (string, error) { return "another boot", nil }
 		blobs := g.blobRequests()
 		imagePull(t, s, g.ref("v1"), nil)
 		if pulled := g.blobRequests() > blobs; pulled == sync {

@@ -45,6 +45,7 @@ var rules = []rule{
 		allow: []allowance{
 			{"internal/launch/", "starts the launcher"},
 			{"idmap_*.go", "newuidmap and newgidmap, which are setuid"},
+			{"nsenter.go", "prlimit, setpriv and nsenter of the host, in place of the launcher"},
 			{"hooks_run.go", "hooks, which are programs of the caller's"},
 			{"stdio.go", "returns exec.ErrWaitDelay, and starts nothing"},
 			{"internal/testenv/", "for tests: probes what the host can do"},

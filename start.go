@@ -45,6 +45,7 @@ func (pl *plan) start(ctx context.Context, tempDir string, fault *launch.Fault) 
 			pl.closeAll()
 			return nil, &Error{Op: "upper layer", Path: upper, Err: err}
 		}
+		at("start: upper directory")
 	}
 	child, err := pl.Start(&launch.Attr{
 		Sys:        pl.sysProcAttr(),
@@ -62,17 +63,20 @@ func (pl *plan) start(ctx context.Context, tempDir string, fault *launch.Fault) 
 	if err != nil {
 		return nil, startError(err)
 	}
+	at("launcher: started")
 	s := &starting{plan: pl, child: child, exit: exit, hooks: hooks}
 	defer s.hooks.close()
 	if err := s.converse(ctx); err != nil {
 		s.abort()
 		return nil, err
 	}
+	at("launcher: done")
 	live, err := s.handOver()
 	if err != nil {
 		s.abort()
 		return nil, err
 	}
+	at("launcher: handed over")
 	return &started{liveProcess: live, release: child.Release}, nil
 }
 
@@ -176,6 +180,7 @@ func (s *starting) converse(ctx context.Context) error {
 			if err := writeMaps(ctx, pid, s.uidMaps, s.gidMaps); err != nil {
 				return err
 			}
+			at("launcher: mapped")
 			if s.needsHelpers() {
 				keptUserNamespaces.keep(pid, s.uidMaps, s.gidMaps)
 			}
@@ -183,18 +188,22 @@ func (s *starting) converse(ctx context.Context) error {
 			if err := s.goOn(); err != nil {
 				return err
 			}
+			at("launcher: goes on")
 		case tagPid, tagHeld:
 			if err := s.setInner(int(msg.Value)); err != nil {
 				return err
 			}
+			at("launcher: first process known")
 			if msg.Tag == tagHeld {
 				if err := s.goOn(); err != nil {
 					return err
 				}
+				at("launcher: first process goes on")
 			}
 		case tagHooks, tagStartHooks:
 			s.hooked = msg.Tag
 		case tagReady:
+			at("launcher: ready")
 			s.ready = true
 		case tagLast:
 			last = true

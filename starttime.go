@@ -3,30 +3,46 @@
 package container
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
 	"strings"
-	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // This file tells processes apart: a number alone means any process once it is used again; with the time that
 // it was started at, and the boot that this counts from, it means one. It reads the caller's /proc.
 
-// bootID names the current boot of the host.
-var bootID = sync.OnceValue(func() string {
-	text, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	return strings.TrimSpace(string(text))
+// bootID names the current boot of the host; empty where the kernel does not tell.
+var bootID = answered(func() (string, error) {
+	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(text)), onlyScarce(err)
 })
 
 // startTime is when a process was started, in clock ticks since boot; 0 if there is none or it is
-// dead. It is field 22 of /proc/PID/stat, see proc(5).
-func startTime(pid int) uint64 {
+// dead. It is field 22 of /proc/PID/stat, see proc(5). The error says that it cannot be known now.
+func startTime(pid int) (uint64, error) {
 	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
-		return 0
+		return 0, onlyScarce(err)
 	}
-	return startTimeOf(string(text))
+	return startTimeOf(string(text)), nil
+}
+
+// scarce tells whether an error says nothing about what was asked for, only that the caller has no more files or
+// memory to ask with. A process that cannot be looked at for that reason is not a dead one.
+func scarce(err error) bool {
+	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM)
+}
+
+// onlyScarce returns an error that is scarce. Any other means that there is no such thing.
+func onlyScarce(err error) error {
+	if scarce(err) {
+		return err
+	}
+	return nil
 }
 
 // startTimeOf is the same for the text of such a file.
@@ -50,34 +66,42 @@ func parseStat(stat string) (parent int, start uint64) {
 
 // ownStartTime is the start time of a process in the caller's time, of which the process itself has read
 // seen: in a time namespace that is shifted by the difference of their clocks. See time_namespaces(7).
-func ownStartTime(pid int, seen uint64) uint64 {
-	own := startTime(pid)
+func ownStartTime(pid int, seen uint64) (uint64, error) {
+	own, err := startTime(pid)
 	if own == seen || own == 0 {
-		return seen
+		return seen, err
+	}
+	its, err := bootOffset(strconv.Itoa(pid))
+	if err != nil {
+		return 0, err
+	}
+	ours, err := bootOffset("self")
+	if err != nil {
+		return 0, err
 	}
 	const tick = 10_000_000 // ns; USER_HZ is 100 on every architecture with a launcher
-	shift := (bootOffset(strconv.Itoa(pid)) - bootOffset("self")) / tick
+	shift := (its - ours) / tick
 	if diff := int64(own) + shift - int64(seen); -1 <= diff && diff <= 1 { // both are rounded
-		return own
+		return own, nil
 	}
-	return seen
+	return seen, nil
 }
 
 // bootOffset is the offset, in ns, of the boot clock of the time namespace that a process's children are in, which is
 // its own once it has executed a program.
-func bootOffset(process string) int64 {
+func bootOffset(process string) (int64, error) {
 	text, err := os.ReadFile("/proc/" + process + "/timens_offsets")
 	if err != nil {
-		return 0
+		return 0, onlyScarce(err)
 	}
 	for line := range strings.Lines(string(text)) {
 		var clock string
 		var sec, nsec int64
 		if n, _ := fmt.Sscan(line, &clock, &sec, &nsec); n == 3 && (clock == "boottime" || clock == "7") {
-			return sec*1e9 + nsec
+			return sec*1e9 + nsec, nil
 		}
 	}
-	return 0
+	return 0, nil
 }
 
 func cutLast(s, sep string) (before, after string, found bool) {

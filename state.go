@@ -3,7 +3,6 @@
 package container
 
 import (
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,8 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 
 	"example.com/container/internal/launch"
 	"golang.org/x/sys/unix"
@@ -113,14 +110,19 @@ func (r record) write(name string, v any) error {
 	if err != nil {
 		return err
 	}
+	at("record: temporary file")
 	_, err = f.Write(text)
 	if err = errors.Join(err, f.Close()); err == nil {
+		at("record: temporary file written")
 		// ext4 writes a file out to disk that is renamed over another, and waits. We need no such
 		// promise, and exchanging the two is as atomic.
 		err = unix.Renameat2(unix.AT_FDCWD, temp, unix.AT_FDCWD, path, unix.RENAME_EXCHANGE)
 		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL) { // the first time, or not on this file system
-			return os.Rename(temp, path)
+			if err = os.Rename(temp, path); err == nil {
+				return nil
+			}
 		}
+		at("record: files exchanged")
 	}
 	return errors.Join(err, os.Remove(temp))
 }
@@ -185,6 +187,7 @@ func (r record) claim() (lock *os.File, err error) {
 			lock.Close()
 			return nil, err
 		}
+		at("new: locked")
 		return lock, nil
 	}
 }
@@ -222,7 +225,15 @@ func (r record) remove() error {
 	if err != nil {
 		return err
 	}
-	return os.RemoveAll(r.dir)
+	if err := os.RemoveAll(r.path("state.json")); err != nil {
+		return err
+	}
+	at("destroy: state")
+	if err := os.RemoveAll(r.dir); err != nil {
+		return err
+	}
+	at("destroy: directory")
+	return nil
 }
 
 // checkMade tells whether there is a container: a directory without state.json is what a New or a Destroy has
@@ -242,20 +253,17 @@ func (r record) checkMade() error {
 	if _, err := os.Lstat(r.path("state.json")); err == nil {
 		return nil
 	}
-	r.unreadable().first().kill()
+	s, err := r.launcher()
+	if err == nil {
+		err = s.first().kill()
+	}
+	if err != nil {
+		return err
+	}
 	if r.empty() == nil {
 		os.Remove(r.dir)
 	}
 	return ErrNotExist
-}
-
-// unreadable is the state of a record that cannot be read: what the launcher has written about itself may still
-// tell of a process.
-func (r record) unreadable() *stored {
-	s := &stored{ContainerState: ContainerState{Status: StatusCreating}}
-	r.launched(s)
-	r.derive(s)
-	return s
 }
 
 // stored is what state.json holds.
@@ -286,9 +294,13 @@ func (r record) state() (*stored, error) {
 		return nil, err
 	}
 	if s.Status == StatusCreating {
-		r.interrupted(&s)
+		if err := r.interrupted(&s); err != nil {
+			return nil, err
+		}
 	}
-	r.derive(&s)
+	if err := r.derive(&s); err != nil {
+		return nil, err
+	}
 	return &s, nil
 }
 
@@ -299,6 +311,10 @@ const (
 
 // beginStart opens the files for a launcher. The lock stays the caller's.
 func (r record) beginStart(lock *os.File, hold, detached bool) (_ *launchFiles, err error) {
+	boot, err := bootID()
+	if err != nil {
+		return nil, err
+	}
 	f := &launchFiles{lock: lock}
 	defer func() {
 		if err != nil {
@@ -308,13 +324,16 @@ func (r record) beginStart(lock *os.File, hold, detached bool) (_ *launchFiles, 
 	if f.intent, err = r.create(startFile); err != nil {
 		return nil, err
 	}
-	if _, err := f.intent.WriteString(bootID() + "\n"); err != nil {
+	at("create: start file")
+	if _, err := f.intent.WriteString(boot + "\n"); err != nil {
 		return nil, err
 	}
+	at("create: boot")
 	if detached {
 		if f.exit, err = r.create(exitFile); err != nil {
 			return nil, err
 		}
+		at("create: exit file")
 	}
 	if hold {
 		if f.gate, err = r.makeGate(); err != nil {
@@ -351,58 +370,4 @@ func (r record) endStart() {
 	_ = os.Remove(r.path(exitFile))
 	r.removeGate()
 	_ = os.Remove(r.path(startFile))
-}
-
-// launched reads what the launcher has written about itself, once it has.
-func (r record) launched(s *stored) bool {
-	text, err := r.text(startFile)
-	if err != nil {
-		return false
-	}
-	boot, rest, _ := strings.Cut(string(text), "\n")
-	stat, mount, ok := strings.Cut(rest, "\n") // the name in it is the launcher's, which has no line end
-	number, _, _ := strings.Cut(stat, " ")
-	pid, err := strconv.Atoi(number)
-	if err != nil || !ok {
-		return false
-	}
-	s.Pid, s.BootID, s.StartTime = pid, boot, ownStartTime(pid, startTimeOf(stat))
-	if len(mount) == 8 {
-		s.MountNamespaceID = binary.NativeEndian.Uint64([]byte(mount))
-	}
-	return true
-}
-
-// interrupted looks for a start that nobody has recorded the success of, and turns s into what would
-// have been recorded. What waits at the gate, or is on its way there, is left of a Create; it can be
-// destroyed or created again.
-func (r record) interrupted(s *stored) {
-	if !r.launched(s) {
-		return // it did not come that far, so nothing of the user's has run
-	}
-	if _, err := os.Lstat(r.path(goFile)); err == nil {
-		return
-	}
-	s.Status = StatusRunning
-	if info, err := os.Stat(r.path(startFile)); err == nil {
-		s.Started = info.ModTime()
-	}
-}
-
-// derive asks the kernel about the process.
-func (r record) derive(s *stored) {
-	alive := s.Pid > 0 && s.BootID == bootID() && s.StartTime != 0 && startTime(s.Pid) == s.StartTime
-	switch {
-	case s.Status == StatusStopped:
-	case s.Status == StatusCreating && alive, s.Status == StatusCreated && alive && r.held():
-		return
-	case s.Status == StatusCreating:
-	case alive:
-		s.Status = StatusRunning
-		return
-	default:
-		s.Status, s.ExitCode = StatusStopped, unknownExit
-		r.readExit(s)
-	}
-	s.Pid = 0
 }

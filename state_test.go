@@ -21,6 +21,26 @@ import (
 
 func itoa(n int) string { return strconv.Itoa(n) }
 
+// stateStart is startTime.
+func stateStart(t testing.TB, pid int) uint64 {
+	t.Helper()
+	start, err := startTime(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return start
+}
+
+// stateBoot is bootID.
+func stateBoot(t testing.TB) string {
+	t.Helper()
+	boot, err := bootID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return boot
+}
+
 // lifeForge replaces the record of a container's state.
 func lifeForge(t testing.TB, c *Container, change func(*ContainerState)) {
 	t.Helper()
@@ -129,16 +149,18 @@ func TestDerive(t *testing.T) {
 		boot  string
 		want  Status
 	}{
-		"alive":             {self, startTime(self), bootID(), StatusRunning},
-		"number used again": {self, startTime(self) + 1, bootID(), StatusStopped},
-		"another boot":      {self, startTime(self), "another", StatusStopped},
-		"no such process":   {1 << 30, 5, bootID(), StatusStopped},
-		"died at once":      {1 << 30, 0, bootID(), StatusStopped},
-		"no number":         {0, 0, bootID(), StatusStopped},
-		"negative":          {-1, startTime(self), bootID(), StatusStopped},
+		"alive":             {self, stateStart(t, self), stateBoot(t), StatusRunning},
+		"number used again": {self, stateStart(t, self) + 1, stateBoot(t), StatusStopped},
+		"another boot":      {self, stateStart(t, self), "another", StatusStopped},
+		"no such process":   {1 << 30, 5, stateBoot(t), StatusStopped},
+		"died at once":      {1 << 30, 0, stateBoot(t), StatusStopped},
+		"no number":         {0, 0, stateBoot(t), StatusStopped},
+		"negative":          {-1, stateStart(t, self), stateBoot(t), StatusStopped},
 	} {
 		s := stored{ContainerState: ContainerState{Status: StatusRunning, Pid: row.pid, StartTime: row.start, BootID: row.boot}}
-		record{t.TempDir()}.derive(&s)
+		if err := (record{t.TempDir()}).derive(&s); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 		if s.Status != row.want || (s.Pid != 0) != (row.want == StatusRunning) {
 			t.Errorf("%s: %+v, want %s", name, s, row.want)
 		}
@@ -162,7 +184,7 @@ func TestStartTimeOfZombie(t *testing.T) {
 		}
 		text = string(b)
 	}
-	if n := startTime(pid); n != 0 {
+	if n := stateStart(t, pid); n != 0 {
 		t.Errorf("start time %d", n)
 	}
 }
@@ -185,7 +207,7 @@ func TestDestroySparesOthers(t *testing.T) {
 			pid := impostor.Process.Pid
 			c := lifeNew(t, cfg)
 			lifeForge(t, c, func(s *ContainerState) {
-				s.Status, s.Pid, s.StartTime, s.BootID = StatusRunning, pid, startTime(pid), bootID()
+				s.Status, s.Pid, s.StartTime, s.BootID = StatusRunning, pid, stateStart(t, pid), stateBoot(t)
 				change(s)
 			})
 			other, err := Load(filepath.Dir(c.record.dir), c.ID())
@@ -201,7 +223,7 @@ func TestDestroySparesOthers(t *testing.T) {
 			if err := other.Destroy(); err != nil {
 				t.Errorf("Destroy: %v", err)
 			}
-			if startTime(pid) == 0 {
+			if stateStart(t, pid) == 0 {
 				t.Error("an innocent process was killed")
 			}
 		})

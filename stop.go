@@ -47,10 +47,10 @@ func (c *Container) openProcess() (pidfd *os.File, err error) {
 		return nil, ErrNotRunning
 	}
 	f, err := processID{state.Pid, state.StartTime}.open()
-	if err != nil {
+	if errors.Is(err, unix.ESRCH) {
 		return nil, ErrNotRunning
 	}
-	return f, nil
+	return f, err
 }
 
 // sendTo sends a signal to an open process.
@@ -141,21 +141,38 @@ func (c *Container) destroy() error {
 		return err
 	}
 	defer lock.Close()
+	at("destroy: locked")
 	if err := c.endOwn(); err != nil {
 		return err
 	}
+	at("destroy: own process ended")
 	state, err := c.record.state()
 	switch {
+	case scarce(err):
+		return err
 	case err != nil: // damaged, or state.json is gone already
-		state = c.record.unreadable()
+		state = nil
 	case !c.created.IsZero() && !state.Created.Equal(c.created):
 		return nil // the id is another's by now
 	}
-	if err := c.killAll(context.Background(), state); err != nil {
+	// What the launcher has written about itself is believed as well: a bit of the other file may have changed.
+	launcher, err := c.record.launcher()
+	if err != nil {
 		return err
 	}
-	at("destroy: killed")
-	state.awaitSupervisor()
+	for _, st := range []*stored{state, launcher} {
+		if st == nil {
+			continue
+		}
+		if err := c.killAll(context.Background(), st); err != nil {
+			return err
+		}
+		at("destroy: killed")
+		if err := st.awaitSupervisor(); err != nil {
+			return err
+		}
+		at("destroy: supervisor ended")
+	}
 	c.poststop(state)
 	return c.record.remove()
 }
@@ -169,10 +186,12 @@ func (c *Container) endOwn() error {
 }
 
 // awaitSupervisor waits until the supervisor, whose child has ended, has ended as well.
-func (st *stored) awaitSupervisor() {
-	if st.supervised() {
-		procEntry{pid: st.Supervisor.Pid, start: st.Supervisor.StartTime}.wait(killPatience)
+func (st *stored) awaitSupervisor() error {
+	there, err := st.supervised()
+	if err == nil && there {
+		_, err = procEntry{pid: st.Supervisor.Pid, start: st.Supervisor.StartTime}.wait(killPatience)
 	}
+	return err
 }
 
 func (c *Container) stopSignal() syscall.Signal {

@@ -100,6 +100,7 @@ func openStore(dir string, opt *StoreOptions) (*Store, error) {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
 			return nil, err
 		}
+		at("store: directory")
 	}
 	if err := s.checkVersion(); err != nil {
 		return nil, err
@@ -237,14 +238,18 @@ func (s *Store) newStage() (*stage, error) {
 	if err != nil {
 		return nil, err
 	}
+	at("stage: directory")
 	st := &stage{store: s, name: "ingest/" + filepath.Base(dir)}
 	st.owner, err = os.OpenFile(filepath.Join(dir, "owner"), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	at("stage: owner")
 	if err == nil {
 		err = unix.Flock(int(st.owner.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	}
+	at("stage: locked")
 	if err == nil {
 		err = os.Mkdir(filepath.Join(dir, "fs"), 0o700)
 	}
+	at("stage: tree")
 	if err != nil {
 		st.discard()
 		return nil, err
@@ -264,6 +269,7 @@ func (st *stage) commit(m *layerMeta) error {
 	if err := s.writeJSON(st.name+"/meta.json", m); err != nil {
 		return err
 	}
+	at("layer: described")
 	to := "layers/" + m.DiffID.hex()
 	if err := s.toTrash(to); err != nil {
 		return err
@@ -271,7 +277,9 @@ func (st *stage) commit(m *layerMeta) error {
 	if err := os.Rename(filepath.Join(s.dir, st.name), filepath.Join(s.dir, to)); err != nil {
 		return err
 	}
+	at("layer: in its place")
 	os.Remove(filepath.Join(s.dir, to, "owner"))
+	at("layer: without owner")
 	st.owner.Close()
 	st.owner = nil
 	return nil
@@ -295,14 +303,18 @@ func (s *Store) toTrash(name string) error {
 	if err != nil {
 		return err
 	}
+	at("trash: directory")
 	if err := os.Rename(filepath.Join(s.dir, name), filepath.Join(dir, "x")); err != nil {
 		os.Remove(dir)
 		return err
 	}
+	at("trash: moved")
 	s.background.Go(func() {
 		trash := "trash/" + filepath.Base(dir)
 		s.removeLayer(context.Background(), trash+"/x")
+		at("trash: emptied")
 		s.remove(trash)
+		at("trash: gone")
 	})
 	return nil
 }

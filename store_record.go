@@ -33,7 +33,16 @@ type durability struct {
 	Durable bool   `json:"durable"`
 }
 
-func (d *durability) valid() bool { return d.Durable || (d.BootID != "" && d.BootID == bootID()) }
+func (d *durability) valid() bool {
+	boot, err := bootID()
+	return d.Durable || (err == nil && d.BootID != "" && d.BootID == boot)
+}
+
+// untilBoot is what a record says that is valid in this boot, or not at all if that cannot be named.
+func untilBoot() durability {
+	boot, _ := bootID()
+	return durability{BootID: boot}
+}
 
 // layerMeta is layers/<diff id>/meta.json.
 type layerMeta struct {
@@ -97,6 +106,7 @@ func (s *Store) writeFile(name string, content []byte) error {
 		return err
 	}
 	defer os.Remove(tmp.Name()) // after the rename there is nothing to remove
+	at("store: temporary file")
 	_, err = tmp.Write(content)
 	if err == nil && s.sync {
 		err = tmp.Sync()
@@ -105,7 +115,9 @@ func (s *Store) writeFile(name string, content []byte) error {
 		err = cerr
 	}
 	if err == nil {
+		at("store: temporary file written")
 		err = os.Rename(tmp.Name(), path)
+		at("store: file")
 	}
 	return err
 }

@@ -95,15 +95,16 @@ func parseExit(text []byte) (e exitRecord, ok bool) {
 }
 
 // readExit completes the state of a process that has ended with what the supervisor has written.
-func (r record) readExit(s *stored) {
+func (r record) readExit(s *stored) error {
 	text, err := r.text(exitFile)
 	if err != nil {
-		return
+		return onlyScarce(err)
 	}
 	if e, ok := parseExit(text); ok {
 		s.Stopped = e.end
 		s.ExitCode, s.ExitSignal = exitCode(exitError(e.status))
 	}
+	return nil
 }
 
 // reapSupervised waits for the end of the supervisor, which comes after that of the process.

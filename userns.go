@@ -30,10 +30,10 @@ func defaultMaps() (uid, gid []IDMap) {
 }
 
 // identityMap maps to themselves the ids that exist in the caller's own user namespace.
-func identityMap(file string) []IDMap {
+func identityMap(file string) ([]IDMap, error) {
 	f, err := os.Open(file)
 	if err != nil {
-		return []IDMap{{Size: math.MaxInt32}}
+		return []IDMap{{Size: math.MaxInt32}}, onlyScarce(err)
 	}
 	defer f.Close()
 	var maps []IDMap
@@ -43,26 +43,41 @@ func identityMap(file string) []IDMap {
 			maps = append(maps, IDMap{ContainerID: inside, HostID: inside, Size: size})
 		}
 	}
-	return maps
+	return maps, nil
 }
 
 // ownMaps are the ids of the caller's own user namespace, each mapped to itself.
-var ownMaps = sync.OnceValues(func() (uid, gid []IDMap) {
-	return identityMap("/proc/self/uid_map"), identityMap("/proc/self/gid_map")
+func ownMaps() (uid, gid []IDMap) {
+	maps, _ := askedMaps()
+	return maps[0], maps[1]
+}
+
+var askedMaps = answered(func() (maps [2][]IDMap, err error) {
+	for i, file := range []string{"/proc/self/uid_map", "/proc/self/gid_map"} {
+		var ferr error
+		maps[i], ferr = identityMap(file)
+		err = cmp.Or(err, ferr)
+	}
+	return maps, err
 })
 
 // nested tells whether the caller itself is in a user namespace other than the host's, where even
 // root may not make nodes and has no trusted attributes.
-var nested = sync.OnceValue(func() bool {
+func nested() bool {
 	maps, _ := ownMaps()
 	return len(maps) != 1 || uint32(maps[0].Size) != 1<<32-1
-})
+}
 
 // setgroupsDenied tells whether the caller's user namespace has given up setgroups(2), for itself
 // and for those below.
-var setgroupsDenied = sync.OnceValue(func() bool {
+func setgroupsDenied() bool {
+	denied, _ := askedSetgroups()
+	return denied
+}
+
+var askedSetgroups = answered(func() (bool, error) {
 	text, err := os.ReadFile("/proc/self/setgroups")
-	return err == nil && strings.TrimSpace(string(text)) == "deny"
+	return err == nil && strings.TrimSpace(string(text)) == "deny", onlyScarce(err)
 })
 
 // inUserNamespace tells whether the launcher is root in a user namespace at most.

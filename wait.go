@@ -3,6 +3,7 @@
 package container
 
 import (
+	"cmp"
 	"errors"
 	"os"
 	"syscall"
@@ -45,8 +46,12 @@ func (c *Container) waitOther() error {
 			return ErrNotRunning
 		case st.Status == StatusStopped && !st.Stopped.IsZero():
 			return st.exit()
-		case st.Status == StatusStopped && !st.supervised():
-			return errUnknownExit
+		case st.Status == StatusStopped:
+			if at, err := st.supervised(); err != nil {
+				return err
+			} else if !at {
+				return errUnknownExit
+			}
 		}
 		// A supervisor ends after it has written how the process ended.
 		id := processID{st.Pid, st.StartTime}
@@ -54,8 +59,11 @@ func (c *Container) waitOther() error {
 			id = st.Supervisor
 		}
 		pidfd, err := id.open()
-		if err != nil {
+		if errors.Is(err, unix.ESRCH) {
 			continue // it has ended
+		}
+		if err != nil {
+			return err
 		}
 		err = waitPidfd(pidfd)
 		if err == nil && st.Supervisor.Pid == 0 {
@@ -71,8 +79,16 @@ func (c *Container) waitOther() error {
 }
 
 // supervised tells whether there is a supervisor at work.
-func (st *stored) supervised() bool {
-	return st.Supervisor.Pid != 0 && st.BootID == bootID() && startTime(st.Supervisor.Pid) == st.Supervisor.StartTime
+func (st *stored) supervised() (bool, error) {
+	if st.Supervisor.Pid == 0 {
+		return false, nil
+	}
+	boot, err := bootID()
+	if err != nil || boot != st.BootID {
+		return false, err
+	}
+	start, err := startTime(st.Supervisor.Pid)
+	return start == st.Supervisor.StartTime, err
 }
 
 // endOf is how a process has ended that has another parent: the parent records it in a moment if it is one of
@@ -110,9 +126,9 @@ func (id processID) open() (*os.File, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("pidfd_open", err)
 	}
-	if startTime(id.Pid) != id.StartTime {
+	if start, err := startTime(id.Pid); err != nil || start != id.StartTime {
 		unix.Close(fd)
-		return nil, unix.ESRCH
+		return nil, cmp.Or(err, error(unix.ESRCH))
 	}
 	return os.NewFile(uintptr(fd), "pidfd"), nil
 }

@@ -284,8 +284,11 @@ func (img image) writeTo(f *os.File) error {
 func (c *Child) Next() (Message, error) {
 	var buf [messageSize + 1]byte // a longer message must not pass for one of ours
 	n, file, err := c.receive(buf[:])
-	if errors.Is(err, unix.ECONNRESET) {
-		n, file, err = c.receive(buf[:]) // it died with a Go of ours unread; its report comes after that
+	if errors.Is(err, unix.ECONNRESET) || err == nil && n == 0 && file == nil {
+		// It died with a Go of ours unread: its report comes after that. And on a socket that does not block Linux
+		// tells of an end that came while it looked for a message, also if one came right before the
+		// end. After an end nothing can come any more, so the second answer is true.
+		n, file, err = c.receive(buf[:])
 	}
 	msg, err := c.parse(buf[:n], file, err)
 	if err != nil {

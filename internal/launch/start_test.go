@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -266,5 +267,37 @@ func TestForgedMessages(t *testing.T) {
 		if _, _, err := run(t, p, &Attr{}); err == nil || !strings.Contains(err.Error(), "message of") {
 			t.Errorf("message of %d bytes: %v", n, err)
 		}
+	}
+}
+
+// The last message is not lost when the process ends right after it, while somebody is looking for it.
+func TestLastMessageBeforeTheEnd(t *testing.T) {
+	for i := range 8000 {
+		ours, theirs, err := socketpair()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ready, on atomic.Bool
+		go func() {
+			fd, message := int(theirs.Fd()), []byte{7, messageSize - 1: 0}
+			for ready.Store(true); !on.Load(); {
+			}
+			for range i % 1000 { // the two meet at any point
+				on.Load()
+			}
+			unix.Write(fd, message)
+			theirs.Close()
+		}()
+		c := &Child{socket: ours}
+		for !ready.Load() {
+		}
+		on.Store(true)
+		if m, err := c.Next(); err != nil || m.Tag != 7 {
+			t.Fatalf("after %d: %+v, %v", i, m, err)
+		}
+		if m, err := c.Next(); err != io.EOF {
+			t.Fatalf("after the end: %+v, %v", m, err)
+		}
+		ours.Close()
 	}
 }
