@@ -270,6 +270,7 @@ func TestIDMappedBind(t *testing.T) {
 
 // Of a recursive bind all mounts are idmapped, or the topmost one alone.
 func TestIDMappedRecursive(t *testing.T) {
+	testenv.Need(t, testenv.Root)
 	inMountNamespace(t, func(t *testing.T) {
 		dir := t.TempDir()
 		writeTree(t, dir, map[string]string{"sub/": "", "file": ""})

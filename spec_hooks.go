@@ -22,7 +22,8 @@ func specHooks(theirs *specs.Hooks, ours *Hooks) []struct {
 		theirs *[]specs.Hook
 		ours   *[]Hook
 	}{
-		{hookPrestart, &theirs.Prestart, &ours.Prestart}, //nolint:staticcheck // deprecated, and still to be run
+		//lint:ignore SA1019 it is deprecated, and still to be run
+		{hookPrestart, &theirs.Prestart, &ours.Prestart},
 		{hookCreateRuntime, &theirs.CreateRuntime, &ours.CreateRuntime},
 		{hookCreateContainer, &theirs.CreateContainer, &ours.CreateContainer},
 		{hookStartContainer, &theirs.StartContainer, &ours.StartContainer},

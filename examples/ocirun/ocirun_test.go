@@ -392,6 +392,7 @@ func TestOcirunHooks(t *testing.T) {
 			return []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", script}, Env: []string{"PATH=/usr/bin:/bin"}}}
 		}
 		bundle := newBundle(t, "sleep 1000", func(s *specs.Spec) {
+			//lint:ignore SA1019 it is deprecated, and still to be run
 			s.Hooks = &specs.Hooks{Prestart: hook("prestart"), CreateRuntime: hook("createRuntime"), CreateContainer: hook("createContainer"), Poststart: hook("poststart"), Poststop: hook("poststop")}
 		})
 		r.must("create", "-b", bundle, "c")

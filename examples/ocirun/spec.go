@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
-	"fmt"
 	"os"
 	"path/filepath"
 
@@ -34,7 +33,8 @@ func specCommand(a *app, f *flag.FlagSet) func([]string) (int, error) {
 		path := filepath.Join(bundle, "config.json")
 		file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 		if errors.Is(err, os.ErrExist) {
-			return 1, fmt.Errorf("File config.json exists. Remove it first") //nolint:staticcheck // runc's words
+			//lint:ignore ST1005 these are runc's words
+			return 1, errors.New("File config.json exists. Remove it first")
 		}
 		if err != nil {
 			return 1, err
