@@ -239,6 +239,12 @@ func connectTo(args []string) {
 // A terminal on standard input takes characters by ioctl as if they had been typed, which the caller's shell
 // runs when the container has ended.
 func TestCVE_2017_5226(t *testing.T) {
+	t.Run("the caller's streams", func(t *testing.T) { attackTerminal(t, "") })
+	t.Run("own terminal", func(t *testing.T) { attackTerminal(t, "tty") })
+}
+
+// attackTerminal runs the attack from a process with the caller's terminal, or one of its own.
+func attackTerminal(t *testing.T, own string) {
 	cfg := testConfig(t)
 	attackerIn(t, cfg.Root.Dir)
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
@@ -263,7 +269,7 @@ func TestCVE_2017_5226(t *testing.T) {
 	if err := unix.IoctlSetTermios(int(slave.Fd()), unix.TCSETS, state); err != nil {
 		t.Fatal(err)
 	}
-	caller := exec.Command("/proc/self/exe", t.TempDir(), cfg.Root.Dir)
+	caller := exec.Command("/proc/self/exe", t.TempDir(), cfg.Root.Dir, own)
 	caller.Env = append(os.Environ(), attackVar+"=tty-caller")
 	caller.Stdin = slave
 	caller.SysProcAttr = &unix.SysProcAttr{Setsid: true, Setctty: true}
@@ -271,8 +277,11 @@ func TestCVE_2017_5226(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	if strings.Contains(string(out), "worked") || !strings.Contains(string(out), "queue 0\n") {
+	if own == "" && strings.Contains(string(out), "worked") || !strings.Contains(string(out), "queue 0\n") {
 		t.Errorf("%s", out)
+	}
+	if own != "" && !strings.Contains(string(out), "worked: take it") {
+		t.Errorf("the terminal is not its own: %s", out)
 	}
 	if !strings.Contains(string(out), "caller: the attack is real") {
 		t.Logf("the kernel allows it to nobody: %s", out)
@@ -289,7 +298,11 @@ func ttyCaller(args []string) {
 	cfg.Root = Directory(args[1])
 	c, err := New(args[0], "tty", cfg)
 	if err == nil {
-		err = c.Run(context.Background(), &Process{Args: []string{"/attacker"}, Env: []string{attackVar + "=tty"}, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr})
+		p := &Process{Args: []string{"/attacker"}, Env: []string{attackVar + "=tty"}, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
+		if args[2] == "tty" {
+			p.Tty, p.Stderr = true, nil
+		}
+		err = c.Run(context.Background(), p)
 	}
 	if err == nil {
 		err = errors.Join(c.Wait(), c.Destroy())

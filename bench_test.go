@@ -58,3 +58,29 @@ func BenchmarkRunRanges(b *testing.B) {
 	cfg.UidMappings, cfg.GidMappings = uid, gid
 	benchmarkRun(b, cfg)
 }
+
+// BenchmarkHook is a Run without hooks, and with one program run by the caller or by the launcher.
+func BenchmarkHook(b *testing.B) {
+	for _, kind := range []hookKind{"", hookCreateRuntime, hookCreateContainer, hookStartContainer} {
+		b.Run("hook="+string(kind), func(b *testing.B) {
+			cfg := testConfig(b)
+			if kind != "" {
+				hookSet(&cfg, kind, Hook{Path: "/bin/busybox", Args: []string{"true"}})
+			}
+			dir := b.TempDir()
+			for b.Loop() {
+				c, err := New(dir, "bench", cfg)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if err := c.Run(b.Context(), &Process{Args: []string{"true"}}); err != nil {
+					b.Fatal(err)
+				}
+				c.Wait()
+				if err := c.Destroy(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -109,7 +109,11 @@ type Config struct {
 	StopSignal  syscall.Signal
 	StopTimeout time.Duration
 
-	// Bundle is the path of the OCI bundle that the container was made from. It is recorded, and never read.
+	// Hooks are the caller's actions at moments of the container's life. Nil: none.
+	Hooks *Hooks
+
+	// Bundle is the path of the OCI bundle that the container was made from. It is recorded and told to
+	// hooks, and never read.
 	Bundle string
 
 	// Annotations are the caller's own notes. The package stores them and never reads them.

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"example.com/container/internal/launch"
@@ -31,6 +32,8 @@ type Container struct {
 	mu   sync.Mutex // of proc; what changes the container on disk takes the record's lock
 	proc *Process   // the first process, if this Container has created it
 
+	inFunc atomic.Int32 // functions that are being called as hooks: then the record's lock is held
+
 	fault *launch.Fault // for tests: a call of the launcher that fails
 }
 
@@ -40,7 +43,8 @@ type Container struct {
 // It returns ErrInvalidID, ErrExist if there is a container with this id, and all complaints about
 // cfg at once, each a *FieldError that wraps ErrInvalidConfig. After an error nothing is left on disk.
 //
-// A good stateDir is on a file system in memory: a directory of /run, or of $XDG_RUNTIME_DIR.
+// A stateDir in which other users can rename things is refused with fs.ErrPermission. A good one is on a file
+// system in memory: a directory of /run, or of $XDG_RUNTIME_DIR.
 func New(stateDir, id string, cfg Config) (*Container, error) {
 	fail := func(err error) (*Container, error) { return nil, &Error{Op: "new", ID: id, Err: err} }
 	if err := validateID(id); err != nil {
@@ -66,6 +70,9 @@ func New(stateDir, id string, cfg Config) (*Container, error) {
 	}
 	c := &Container{id: id, cfg: deepCopy(cfg), record: record{filepath.Join(stateDir, id)}}
 	if err := os.MkdirAll(stateDir, 0o700); err != nil {
+		return fail(err)
+	}
+	if err := checkStateDir(stateDir); err != nil {
 		return fail(err)
 	}
 	lock, err := c.record.claim()
@@ -110,6 +117,9 @@ func Load(stateDir, id string) (*Container, error) {
 }
 
 func (c *Container) load() error {
+	if err := checkStateDir(filepath.Dir(c.record.dir)); err != nil {
+		return err
+	}
 	if err := c.record.checkOwner(); err != nil {
 		return err
 	}
@@ -132,8 +142,15 @@ func (c *Container) load() error {
 // List returns the containers of stateDir, ordered by id: none if there is no such directory. Those of
 // other users are left out, and so are those that are destroyed meanwhile.
 func List(stateDir string) ([]*Container, error) {
-	entries, err := os.ReadDir(stateDir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	err := checkStateDir(stateDir)
+	if errors.Is(err, ErrNotExist) {
+		return nil, nil
+	}
+	var entries []fs.DirEntry
+	if err == nil {
+		entries, err = os.ReadDir(stateDir)
+	}
+	if err != nil {
 		return nil, &Error{Op: "list", Path: stateDir, Err: err}
 	}
 	var list []*Container
@@ -208,7 +225,7 @@ func (c *Container) State() (*ContainerState, error) {
 // lastState is state, which knows how the process has ended if it has.
 func (c *Container) lastState() (*stored, error) {
 	state, err := c.state()
-	if err == nil && state.Status == StatusStopped && state.Stopped.IsZero() {
+	if err == nil && state.Status == StatusStopped && state.Stopped.IsZero() && c.inFunc.Load() == 0 {
 		if p, perr := c.process(); perr == nil {
 			if start, serr := startTime(p.live.pid); start == 0 && serr == nil {
 				<-p.live.ended // this moment; it is being recorded
@@ -233,4 +250,22 @@ func (c *Container) state() (*stored, error) {
 		return nil, ErrNotExist
 	}
 	return state, err
+}
+
+// annotate keeps the annotations of a state, if it is this container's.
+func (c *Container) annotate(from *ContainerState) error {
+	lock, err := c.lockRecord()
+	if err != nil {
+		return c.failed("save state", err)
+	}
+	defer lock.Close()
+	state, err := c.state()
+	if err == nil && !state.Created.Equal(from.Created) {
+		err = ErrNotExist
+	}
+	if err == nil {
+		state.Annotations = from.Annotations
+		err = c.record.write("state.json", state)
+	}
+	return c.failed("save state", err)
 }

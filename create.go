@@ -32,16 +32,24 @@ func (c *Container) Create(ctx context.Context, p *Process) error {
 //
 // When ctx is done, the process gets Config.StopSignal, and SIGKILL after Config.StopTimeout.
 func (c *Container) Run(ctx context.Context, p *Process) error {
-	return c.failed("run", c.makeProcess(ctx, p, false))
+	err := c.makeProcess(ctx, p, false)
+	if err == nil {
+		err = c.poststart(ctx)
+	}
+	return c.failed("run", err)
 }
 
 // Start lets the program of a container run that has been created. When it returns nil, the program is
 // running. It works from any process; of several that try, one gets nil. The others get ErrRunning, or
 // ErrNotRunning if the process has ended. It returns ErrNotCreated if nobody has called Create.
 //
-// If the program cannot be executed after all, the container is stopped.
+// If the program cannot be executed after all, if a hook fails or if ctx is done first, the container is stopped.
 func (c *Container) Start(ctx context.Context) error {
-	return c.failed("start", c.startCreated(ctx))
+	err := c.startCreated(ctx)
+	if err == nil {
+		err = c.poststart(ctx)
+	}
+	return c.failed("start", err)
 }
 
 // failed completes an error for the caller.
@@ -65,8 +73,13 @@ func (c *Container) makeProcess(ctx context.Context, p *Process, hold bool) erro
 	if p.live != nil {
 		return errors.New("the Process has been used; make another")
 	}
-	if err := cmp.Or(ctx.Err(), c.damage); err != nil {
+	if err := cmp.Or(ctx.Err(), c.damage, c.hookGone(hookPrestart, hookCreateRuntime, hookCreateContainer)); err != nil {
 		return err
+	}
+	if !hold {
+		if err := c.hookGone(hookStartContainer, hookPoststart); err != nil {
+			return err
+		}
 	}
 	lock, err := c.lockRecord()
 	if err != nil {
@@ -99,6 +112,15 @@ func (c *Container) makeProcess(ctx context.Context, p *Process, hold bool) erro
 	if err != nil {
 		return err
 	}
+	pl.onHooks = func(ctx context.Context, tag uint32, h *hookFiles, pid int) error {
+		now := state.ContainerState
+		now.Pid = pid
+		if tag == tagStartHooks {
+			now.Status = StatusCreated
+			return c.runHooks(ctx, hookStartContainer, &now)
+		}
+		return c.createHooks(ctx, h, &now)
+	}
 	s, err := pl.start(ctx, c.record.dir, c.fault)
 	if err != nil {
 		return err
@@ -112,6 +134,7 @@ func (c *Container) makeProcess(ctx context.Context, p *Process, hold bool) erro
 		err = c.record.write("state.json", state)
 	}
 	if err != nil { // a process without a record is worse than none
+		c.kill(state)
 		s.discard()
 		return err
 	}
@@ -157,6 +180,7 @@ func (c *Container) attend(ctx context.Context, p *Process, s *started, streams 
 	live := s.liveProcess
 	go live.watch(ctx, c.stopSignal(), c.stopTimeout())
 	s.awaitEnd()
+	streams.processEnded()
 	at("end: reaped")
 	c.recordEnd(live)
 	at("end: recorded")
@@ -183,7 +207,7 @@ func (c *Container) recordEnd(live *liveProcess) {
 
 // startCreated opens the gate that the launcher waits at.
 func (c *Container) startCreated(ctx context.Context) error {
-	if err := cmp.Or(ctx.Err(), c.damage); err != nil {
+	if err := cmp.Or(ctx.Err(), c.damage, c.hookGone(hookStartContainer, hookPoststart)); err != nil {
 		return err
 	}
 	lock, err := c.lockRecord()
@@ -204,7 +228,19 @@ func (c *Container) startCreated(ctx context.Context) error {
 		return ErrNotRunning
 	}
 	at("start: locked")
-	if err := c.record.openGate(ctx, state.Held); err != nil {
+	if err := c.startHooks(ctx, state); err != nil {
+		return err
+	}
+	if released, err := c.record.openGate(ctx, state.Held); err != nil {
+		if released {
+			ended := false
+			if ctx.Err() == nil { // what has failed ends by itself
+				ended, _ = state.first().wait(time.Second)
+			}
+			if !ended {
+				c.kill(state)
+			}
+		}
 		return err
 	}
 	at("start: released")

@@ -62,7 +62,7 @@ func (pl *plan) stepDev() error {
 			}
 		}
 	}
-	pl.close(dev)
+	pl.dev = dev // stepConsole closes it
 	return nil
 }
 

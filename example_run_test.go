@@ -23,6 +23,8 @@ func TestExamples(t *testing.T) {
 		"ExampleContainer":              ExampleContainer,
 		"ExampleContainer_Run_notFound": ExampleContainer_Run_notFound,
 		"ExampleContainer_Stop":         ExampleContainer_Stop,
+		"ExampleHook":                   ExampleHook,
+		"ExampleHook_func":              ExampleHook_func,
 		"ExampleContainer_Signal":       ExampleContainer_Signal,
 		"ExampleContainerState":         ExampleContainerState,
 		"ExampleLoad":                   ExampleLoad,
@@ -47,24 +49,25 @@ func TestExamples(t *testing.T) {
 // exampleComments returns the last comment in each example.
 func exampleComments(t *testing.T) map[string]string {
 	t.Helper()
-	const name = "example_test.go"
-	text, err := os.ReadFile(name)
-	if err != nil {
-		t.Skip("needs the source: run the test in the directory of the package")
-	}
-	file, err := parser.ParseFile(token.NewFileSet(), name, text, parser.ParseComments)
-	if err != nil {
-		t.Fatal(err)
-	}
 	comments := map[string]string{}
-	for _, d := range file.Decls {
-		f, ok := d.(*ast.FuncDecl)
-		if !ok {
-			continue
+	for _, name := range []string{"example_test.go", "example_hooks_test.go"} {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Skip("needs the source: run the test in the directory of the package")
 		}
-		for _, c := range file.Comments {
-			if c.Pos() > f.Body.Pos() && c.End() < f.Body.End() {
-				comments[f.Name.Name] = c.Text()
+		file, err := parser.ParseFile(token.NewFileSet(), name, text, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range file.Decls {
+			f, ok := d.(*ast.FuncDecl)
+			if !ok {
+				continue
+			}
+			for _, c := range file.Comments {
+				if c.Pos() > f.Body.Pos() && c.End() < f.Body.End() {
+					comments[f.Name.Name] = c.Text()
+				}
 			}
 		}
 	}

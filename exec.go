@@ -79,6 +79,9 @@ func (c *Container) exec(ctx context.Context, p *Process, start func(*target, st
 	}
 	defer t.close()
 	at("exec: target")
+	if err := t.findCgroup(); err != nil {
+		return fail(err)
+	}
 	streams, err := openStreams(p)
 	if err != nil {
 		return fail(err)
@@ -100,6 +103,7 @@ func (c *Container) exec(ctx context.Context, p *Process, start func(*target, st
 func (p *Process) attend(s *started, streams *streams) {
 	s.awaitEnd()
 	at("exec: reaped")
+	streams.processEnded()
 	close(s.kept)
 	p.finish(streams)
 }

@@ -24,6 +24,7 @@ const injected = unix.EDQUOT
 func TestFaults(t *testing.T) {
 	root := testConfig(t)
 	for name, change := range map[string]func(*testing.T, *Config){
+		"terminal":       func(*testing.T, *Config) {},
 		"user namespace": func(t *testing.T, cfg *Config) {},
 		"root": func(t *testing.T, cfg *Config) {
 			testenv.Need(t, testenv.Root)
@@ -64,16 +65,16 @@ func TestFaults(t *testing.T) {
 			leak.Check(t)
 			cfg := root
 			change(t, &cfg)
-			injectFaults(t, cfg)
+			injectFaults(t, cfg, name == "terminal")
 		})
 	}
 }
 
-func injectFaults(t *testing.T, cfg Config) {
+func injectFaults(t *testing.T, cfg Config, tty bool) {
 	t.Helper()
 	state := t.TempDir()
 	process := func() *Process {
-		p := &Process{Args: []string{"true"}, Cwd: "/tmp/a/b", Env: []string{"PATH=/missing:/bin"}}
+		p := &Process{Args: []string{"true"}, Cwd: "/tmp/a/b", Env: []string{"PATH=/missing:/bin"}, Tty: tty}
 		if cfg.Root.Dir == "/" {
 			p.Cwd = "/tmp" // what cannot be copied on write is read-only
 		}

@@ -66,9 +66,9 @@ func (r record) held() (bool, error) {
 }
 
 // openGate lets the launcher go, and waits until it has executed the program or has failed. Once it
-// is let go, an end of ctx kills it.
-func (r record) openGate(ctx context.Context, calls launch.LastCalls) error {
-	fail := func(err error) error { return &Error{Op: "start", Err: err} }
+// is released, a failure is its end.
+func (r record) openGate(ctx context.Context, calls launch.LastCalls) (released bool, err error) {
+	fail := func(err error) (bool, error) { return released, &Error{Op: "start", Err: err} }
 	report, err := os.OpenFile(r.path(reportFile), os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return fail(err)
@@ -87,18 +87,19 @@ func (r record) openGate(ctx context.Context, calls launch.LastCalls) error {
 	if err != nil && err != unix.EPIPE {
 		return fail(os.NewSyscallError("write", err))
 	}
+	released = true
 	stop := context.AfterFunc(ctx, func() { report.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	buf := make([]byte, launch.FailureSize+1)
 	switch n, err := report.Read(buf); {
 	case n == 0 && err == io.EOF:
-		return nil
+		return true, nil
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return fail(ctx.Err())
 	case err != nil:
 		return fail(err)
 	default:
-		return stepError(calls.ParseFailure(buf[:n]))
+		return true, stepError(calls.ParseFailure(buf[:n]))
 	}
 }
 
@@ -109,11 +110,12 @@ func (pl *plan) stepGate() error {
 	if g == nil {
 		return nil
 	}
+	hooks := pl.fileStartHooks()
 	enter, report := pl.File(g.enter), pl.File(g.report)
-	pl.Call(unix.SYS_CLOSE_RANGE, pl.SocketFD()+1, enter-1, 0)
+	pl.Call(unix.SYS_CLOSE_RANGE, pl.SocketFD()+1, enter-hooks-1, 0)
 	pl.Call(unix.SYS_CLOSE_RANGE, report+1, 1<<32-1, 0)
 	// While it waits it may be looked into, which Exec needs to find the namespaces when the caller is an
-	// ordinary user. There is nothing to see any more: all of the host's is closed.
+	// ordinary user. There is nothing to see any more: all of the host's is closed, but for a /dev/null.
 	pl.Call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 1)
 	pl.Send(tagReady, 0)
 	pl.Call(unix.SYS_DUP3, report, pl.SocketFD(), unix.O_CLOEXEC)

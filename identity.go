@@ -25,8 +25,12 @@ func (pl *plan) noNewPrivileges() bool {
 }
 
 // stepStreams gives pipes of ours to the user: without that /dev/stdout could not be opened by its
-// name. Files and terminals of the caller stay as they are.
+// name. Files and terminals of the caller stay as they are. With Tty there is a terminal for all three.
 func (pl *plan) stepStreams() error {
+	if pl.proc.Tty {
+		pl.takeStreams()
+		return nil
+	}
 	for i, f := range pl.stdio {
 		if f != nil && isPipe(f) {
 			pl.Call(unix.SYS_FCHOWN, launch.Arg(i), launch.Arg(pl.user.uid), launch.Arg(pl.user.gid)).Ignore(unix.EPERM, unix.EINVAL)

@@ -27,15 +27,6 @@ const (
 	usernsClone              // os/exec clones into it, since the permission belongs to the caller's binary
 )
 
-// Messages of the launcher to the parent.
-const (
-	tagMaps  = 1 // in the user namespace, waiting for its maps
-	tagPid   = 2 // the process id of the container's first process, or of the one that will fork it
-	tagHeld  = 5 // the same, where somebody else might wait for that process: it goes on when we know it
-	tagReady = 3 // all is set up: the rest is between the launcher and whoever starts the container
-	tagLast  = 4 // what follows is execve
-)
-
 // stepJoin joins namespaces by path. The files are opened in the caller's process, once.
 func (pl *plan) stepJoin() error {
 	pl.Call(unix.SYS_UMASK, 0) // modes of what is made are exact; the process's own comes with the limits

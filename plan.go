@@ -3,6 +3,7 @@
 package container
 
 import (
+	"context"
 	"log/slog"
 	"os"
 	"strings"
@@ -42,12 +43,14 @@ var startSteps = []step{
 	{"root", (*plan).stepRoot, "attached before the mounts: Linux before 6.15 mounts nothing on a detached tree"},
 	{"mounts", (*plan).stepMounts, "in the configuration's order, each on a descriptor of its target"},
 	{"dev", (*plan).stepDev, "always our own tmpfs, filled through its descriptor"},
+	{"console", (*plan).stepConsole, "a terminal of the container's own devpts, while /dev is in our hands only (CVE-2025-52565)"},
 	{"host name", (*plan).stepHostname, "after the namespaces, any time before the capabilities go"},
 	{"sysctls", (*plan).stepSysctls, "through a procfs that is attached nowhere, so that no mount can redirect them (CVE-2025-52881)"},
 	{"masks", (*plan).stepMasks, "after the mounts they lie on; what masks is a file system of our own (CVE-2025-31133)"},
 	{"read-only paths", (*plan).stepReadonlyPaths, "one copy, made read-only before it is attached"},
 	{"working directory", (*plan).stepWorkdir, "made if missing, so before the root is read-only; kept as a descriptor (CVE-2024-21626)"},
 	{"read-only root", (*plan).stepReadonlyRoot, "when nothing needs to be made in it any more"},
+	{"hooks before the pivot", (*plan).stepCreateHooks, "all is set up, and the host's tree is still there for them"},
 	{"pivot", (*plan).stepPivot, "the host's tree is gone from here on; never chroot, which can be left"},
 	{"streams", (*plan).stepStreams, "so that the user can open /dev/stdout again"},
 	{"limits", (*plan).stepLimits, "rlimits, umask, scheduler, personality: while we still may raise them"},
@@ -60,8 +63,10 @@ var startSteps = []step{
 	{"enter directory as user", (*plan).stepReenterWorkdir, "who may enter what root may not, on a network file system"},
 	{"executable", (*plan).stepLookup, "looked up in the container, as the user, before the filter that might forbid it"},
 	{"gate", (*plan).stepGate, "all is set up: whoever starts the container lets it go on"},
+	{"hooks of the start", (*plan).stepStartHooks, "as the program that comes next, before anything of it"},
 	{"close", (*plan).stepClose, "all but the streams, the extra files and the socket, which goes with execve"},
 	{"init", (*plan).stepInit, "process 1 stays behind, with no more rights than the program and before its filter"},
+	{"terminal", (*plan).takeTerminal, "by the process that executes the program, which gets its signals"},
 	{"seccomp", (*plan).stepSeccomp, "last, so that the filter need not allow any of the above"},
 	{"execute", (*plan).stepExecute, "the socket closes: the parent knows that it worked"},
 }
@@ -88,15 +93,20 @@ type plan struct {
 	launchFiles
 
 	// Descriptors in the launcher, set by one step for a later one.
-	clocks  launch.Arg    // the file of the time namespace's offsets
-	root    launch.Arg    // the container's root
-	sources []mountSource // of cfg.Mounts
-	mask    launch.Arg    // a file system with an empty file and an empty directory
-	cwd     launch.Arg
-	entered launch.Arg // whether root could enter it
-	path    launch.Arg // the executable's path, found by the lookup
+	clocks   launch.Arg    // the file of the time namespace's offsets
+	root     launch.Arg    // the container's root
+	sources  []mountSource // of cfg.Mounts
+	dev      launch.Arg    // the container's /dev
+	terminal launch.Arg    // the process's
+	mask     launch.Arg    // a file system with an empty file and an empty directory
+	cwd      launch.Arg
+	entered  launch.Arg // whether root could enter it
+	path     launch.Arg // the executable's path, found by the lookup
 
 	behindGate int // the first call after it
+
+	hooks   hookFiles
+	onHooks func(ctx context.Context, tag uint32, h *hookFiles, pid int) error // called when the launcher waits for hooks
 }
 
 // closers are files to be closed together.
@@ -133,6 +143,7 @@ func (pl *plan) supervised() bool { return pl.cfg.Detached && pl.into == nil }
 func (pl *plan) closeAll() {
 	pl.files.close()
 	pl.closeFiles()
+	pl.hooks.close()
 }
 
 // compile lets each step add its calls.

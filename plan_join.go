@@ -31,6 +31,7 @@ var joinSteps = []step{
 	{"session", (*plan).stepSession, "a new session has no controlling terminal to push input into (CVE-2017-5226)"},
 	{"keyring", (*plan).stepKeyring, "the caller's session keyring must not be searchable from inside"},
 	{"root", (*plan).stepOpenRoot, "of the mount namespace; what the first process has made of its own root does not count"},
+	{"console", (*plan).stepJoinConsole, "in the container's devpts; the master goes to the caller"},
 	{"working directory", (*plan).stepWorkdir, "made if missing; kept as a descriptor, below the root (CVE-2024-21626)"},
 	{"streams", (*plan).stepStreams, "so that the user can open /dev/stdout again"},
 	{"limits", (*plan).stepLimits, "rlimits, umask, scheduler, personality: while we still may raise them"},
@@ -43,6 +44,7 @@ var joinSteps = []step{
 	{"enter directory as user", (*plan).stepReenterWorkdir, "who may enter what root may not, on a network file system"},
 	{"executable", (*plan).stepLookup, "looked up in the container, as the user, before the filter that might forbid it"},
 	{"close", (*plan).stepClose, "all but the streams, the extra files and the socket, which goes with execve"},
+	{"terminal", (*plan).takeTerminal, "by the process that executes the program, which gets its signals"},
 	{"seccomp", (*plan).stepSeccomp, "last, so that the filter need not allow any of the above"},
 	{"execute", (*plan).stepExecute, "the socket closes: the parent knows that it worked"},
 }
@@ -65,7 +67,7 @@ func openTarget(pid int, pidfd *os.File) (*target, error) {
 	t := &target{pid: pid, process: pidfd, setgroups: true}
 	if err := t.look(); err != nil {
 		defer t.close()
-		return nil, t.explain(err, !errors.Is(err, ErrPaused))
+		return nil, t.explain(err, true)
 	}
 	return t, nil
 }
@@ -79,12 +81,6 @@ func (t *target) look() (err error) {
 			return err
 		}
 	}
-	if t.cgroup, err = otherCgroup(t.pid); err != nil {
-		return err
-	}
-	if t.cgroup != nil && cgroupFrozen(t.cgroup) {
-		return ErrPaused
-	}
 	if t.root, err = openRootOf(t.pid); err != nil {
 		return err
 	}
@@ -93,6 +89,14 @@ func (t *target) look() (err error) {
 		return ErrNotRunning
 	}
 	return nil
+}
+
+// findCgroup opens the cgroup that a process is to be born in.
+func (t *target) findCgroup() (err error) {
+	if t.cgroup, err = otherCgroup(t.pid); err == nil && t.cgroup != nil && cgroupFrozen(t.cgroup) {
+		err = ErrPaused
+	}
+	return err
 }
 
 // openRootOf opens the root of a process. Nothing that is read there leads out of it.

@@ -39,12 +39,35 @@ type Process struct {
 	Stdout io.Writer `json:"-"`
 	Stderr io.Writer `json:"-"`
 
+	// Tty gives the process a terminal of the container's own as its controlling terminal and its three
+	// streams; it is /dev/console too. Stdin and Stdout are then copied to and from it, and Stderr must be
+	// nil or the same as Stdout. Where Stdin is a terminal it is in raw mode while the copying lasts, and
+	// the size follows that of the terminal (SIGWINCH). The end of any other Stdin is not passed on,
+	// since a terminal has no end: write "\x04" for what Ctrl-D does. With both nil nothing is copied, and what
+	// the process writes is dropped, until [Process.Attach]. The caller holds the other side of the terminal: when
+	// the caller's process ends, the container's gets SIGHUP.
+	Tty bool
+
+	// ConsoleSize is the terminal's first size. Zero: that of the caller's terminal, if Stdin or Stdout
+	// is one; else the kernel's 0 by 0, which programs take for unknown.
+	ConsoleSize ConsoleSize
+
+	// ConsoleSocket is a connected stream socket of the Unix domain that takes the other side of the terminal, as
+	// one SCM_RIGHTS message, before the program runs: what OCI runtimes call --console-socket. The caller keeps
+	// no copy: Stdin and Stdout must be nil. The socket stays the caller's to close. Nil: the caller keeps it.
+	ConsoleSocket *os.File `json:"-"`
+
+	// DetachKeys end the copying when they are typed: Stdin is restored, Wait returns ErrDetached and the
+	// process goes on. Keys are characters or "ctrl-" and a character, with commas between: "ctrl-p,ctrl-q". If
+	// empty, there are none.
+	DetachKeys string
+
 	// ExtraFiles become the descriptors 3, 4, ... of the process. Nothing else is open in it. A nil
 	// entry leaves its number closed.
 	ExtraFiles []*os.File `json:"-"`
 
 	// WaitDelay bounds the time that Wait, after the process has ended, waits for a grandchild to
-	// close the pipes of Stdin, Stdout and Stderr; then they are closed and Wait returns
+	// close the pipes of Stdin, Stdout and Stderr, or the terminal; then they are closed and Wait returns
 	// exec.ErrWaitDelay. Zero: no bound.
 	WaitDelay time.Duration
 
@@ -60,6 +83,8 @@ type Process struct {
 	CPUAffinity     string
 
 	live *liveProcess // nil until it has been started
+
+	term *terminal // the caller's side of Tty; nil until a start
 
 	// Both ends of what StdinPipe, StdoutPipe and StderrPipe have made.
 	childEnds, parentEnds []*os.File

@@ -3,6 +3,7 @@
 package container
 
 import (
+	"context"
 	"errors"
 	"os"
 	"syscall"
@@ -80,6 +81,40 @@ func (l *liveProcess) reap() error {
 	return err
 }
 
+// watch makes an end of ctx the end of the process: the stop signal, the grace, SIGKILL.
+func (l *liveProcess) watch(ctx context.Context, sig syscall.Signal, grace time.Duration) {
+	if ctx.Done() == nil {
+		return
+	}
+	select {
+	case <-l.ended:
+	case <-ctx.Done():
+		l.stop(context.Background(), sig, grace)
+	}
+}
+
+// stop asks the process to end, and kills it when the grace is over or ctx is done.
+func (l *liveProcess) stop(ctx context.Context, sig syscall.Signal, grace time.Duration) error {
+	if grace > 0 {
+		if err := l.signal(sig); err != nil && !errors.Is(err, ErrNotRunning) {
+			return err
+		}
+		timer := time.NewTimer(grace)
+		defer timer.Stop()
+		select {
+		case <-l.ended:
+			return nil
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+	}
+	if err := l.signal(unix.SIGKILL); err != nil && !errors.Is(err, ErrNotRunning) {
+		return err
+	}
+	<-l.ended
+	return nil
+}
+
 // signal sends sig. The pidfd never means another process.
 func (l *liveProcess) signal(sig syscall.Signal) error {
 	select {
@@ -135,11 +170,24 @@ func (p *Process) Pid() int {
 // Wait waits until the process has ended and all its output has been copied. It returns nil if the
 // process exited with 0, an [*ExitError] for any other end, and another error if copying failed. Any
 // number of goroutines may wait; each gets the same answer. Wait closes the pipes of StdinPipe,
-// StdoutPipe and StderrPipe.
+// StdoutPipe and StderrPipe. It returns ErrDetached, and the process goes on, while the user has detached from
+// its terminal and not attached again; [Container.Wait] waits for the end all the same.
 func (p *Process) Wait() error {
 	if p.live == nil {
 		return &Error{Op: "wait", Err: ErrNotRunning}
 	}
+	select {
+	case <-p.live.done:
+	case <-p.term.hasLeft():
+		if !isClosed(p.live.done) {
+			return ErrDetached
+		}
+	}
+	return p.waitEnd()
+}
+
+// waitEnd waits for the end, whoever is attached.
+func (p *Process) waitEnd() error {
 	<-p.live.done
 	closers(p.parentEnds).close()
 	return p.live.err

@@ -112,6 +112,10 @@ func (pl *plan) stepRoot() error {
 		pl.root = pl.overlay(base, "upper", "work", lowers, pl.rootAttr())
 	}
 	pl.Step("attach root", "")
+	if dir := r.Dir; dir != "" && len(pl.cfg.Hooks.programs(hookCreateContainer)) > 0 {
+		pl.attachForHooks(dir)
+		return nil
+	}
 	pl.attachOverRoot(pl.root)
 	return nil
 }

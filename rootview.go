@@ -170,6 +170,35 @@ func (d mergedDir) close() {
 // in is open: going up means to walk from the root again, so that depth costs time and not
 // descriptors.
 func (v *rootView) openMerged(path string, follow bool) (int, error) {
+	dir, file, err := v.walkMerged(path, follow)
+	if err != nil || dir == nil {
+		return file, err
+	}
+	for _, fd := range dir[1:] {
+		unix.Close(fd)
+	}
+	return dir[0], nil
+}
+
+// openDirs opens a directory in all layers that show it.
+func (v *rootView) openDirs(path string) (mergedDir, error) {
+	if !v.merged {
+		fd, err := v.open(path, true)
+		if err != nil {
+			return nil, err
+		}
+		return mergedDir{fd}, nil
+	}
+	dir, file, err := v.walkMerged(path, true)
+	if err == nil && dir == nil {
+		unix.Close(file)
+		err = unix.ENOTDIR
+	}
+	return dir, err
+}
+
+// walkMerged returns a directory, or the descriptor of another file.
+func (v *rootView) walkMerged(path string, follow bool) (mergedDir, int, error) {
 	var (
 		cur     = mergedDir(nil) // nil stands for the root, which is v.layers
 		where   []string         // the names from the root to cur, without links and ".."
@@ -190,7 +219,7 @@ func (v *rootView) openMerged(path string, follow bool) (int, error) {
 			continue
 		}
 		if lookups++; lookups > maxLookups {
-			return -1, unix.ELOOP
+			return nil, -1, unix.ELOOP
 		}
 		dir := cur
 		if dir == nil {
@@ -198,7 +227,7 @@ func (v *rootView) openMerged(path string, follow bool) (int, error) {
 		}
 		found, err := lookup(dir, name)
 		if err != nil {
-			return -1, err
+			return nil, -1, err
 		}
 		switch {
 		case found.dir != nil:
@@ -207,14 +236,14 @@ func (v *rootView) openMerged(path string, follow bool) (int, error) {
 			continue
 		case found.link == "" || len(rest) == 0 && !follow:
 			if len(rest) == 0 {
-				return found.file, nil
+				return nil, found.file, nil
 			}
 			unix.Close(found.file)
-			return -1, unix.ENOTDIR
+			return nil, -1, unix.ENOTDIR
 		}
 		unix.Close(found.file)
 		if links++; links > maxLinks {
-			return -1, unix.ELOOP
+			return nil, -1, unix.ELOOP
 		}
 		if strings.HasPrefix(found.link, "/") {
 			restart(components(found.link))
@@ -222,11 +251,21 @@ func (v *rootView) openMerged(path string, follow bool) (int, error) {
 			rest = append(components(found.link), rest...)
 		}
 	}
-	dir := cur
-	if dir == nil {
-		dir = v.layers
+	if cur != nil {
+		dir := cur
+		cur = nil // the caller's now
+		return dir, -1, nil
 	}
-	return unix.FcntlInt(uintptr(dir[0]), unix.F_DUPFD_CLOEXEC, 0)
+	var dir mergedDir
+	for _, layer := range v.layers {
+		fd, err := unix.FcntlInt(uintptr(layer), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			dir.close()
+			return nil, -1, err
+		}
+		dir = append(dir, fd)
+	}
+	return dir, -1, nil
 }
 
 // entry is what a merged directory has under a name: a directory, or another file, which may be a

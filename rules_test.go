@@ -45,6 +45,7 @@ var rules = []rule{
 		allow: []allowance{
 			{"internal/launch/", "starts the launcher"},
 			{"idmap_*.go", "newuidmap and newgidmap, which are setuid"},
+			{"hooks_run.go", "hooks, which are programs of the caller's"},
 			{"stdio.go", "returns exec.ErrWaitDelay, and starts nothing"},
 			{"internal/testenv/", "for tests: probes what the host can do"},
 			{"internal/leak/", "for tests: asks nft for its tables"},
@@ -62,6 +63,8 @@ var rules = []rule{
 		allow: []allowance{
 			{"internal/leak/", "for TestMain: a TMPDIR of the tests' own, no garbage collection"},
 			{"examples/internal/clitest/", "for TestMain: ends the test or the program"},
+			{"netns.go", "a thread of its own, which ends with it"},
+			{"hooks_run.go", "kills the process group of a child that has not been waited for"},
 			{"capability_linux.go", "asks prctl for the last capability, changes nothing"},
 			{"ioctl_unsafe.go", "asks the kernel about a descriptor, changes nothing"},
 			{"internal/bench/", "a program: a thread of its own that sees cgroup v2 only"},
@@ -81,21 +84,35 @@ var rules = []rule{
 				unix.Prctl(unix.PR_CAPBSET_READ, 1, 0, 0, 0); _ = unix.SYS_UNSHARE; var os struct{ Chdir int }; _ = os.Chdir }`,
 	},
 	{
+		name:  "signals are taken where the caller asks for it",
+		check: checkNotify,
+		allow: []allowance{
+			{"signalforward.go", "the caller has started a forwarder"},
+			{"console_attach.go", "the caller has attached a terminal; SIGWINCH and SIGCONT, which end no program"},
+			{"examples/", "programs"},
+		},
+		faults: 2,
+		bad:    `import "os/signal"; func f(c chan os.Signal) { signal.Notify(c); signal.NotifyContext(nil) }`,
+		good:   `import "os/signal"; func f(c chan os.Signal) { signal.Stop(c) }`,
+	},
+	{
 		name:   "descriptors are close-on-exec",
 		check:  checkCloseOnExec,
-		faults: 12,
+		faults: 13,
 		bad: `import ("syscall"; "golang.org/x/sys/unix")
 			func f(how *unix.OpenHow) {
 				unix.Open("", unix.O_PATH, 0); syscall.Openat(1, "", unix.O_RDONLY, 0); unix.Openat2(1, "", how)
 				some := unix.O_PATH; some = some|some; unix.Open("", some, 0)
 				unix.MemfdCreate("", 0); unix.Dup3(1, 2, 0); unix.Dup(1); unix.Pipe2(nil, 0); unix.Pipe(nil)
 				unix.Socket(1, 2, 0); unix.FcntlInt(1, unix.F_DUPFD, 0); unix.OpenTree(1, "", unix.OPEN_TREE_CLONE)
+				unix.Recvmsg(1, nil, nil, 0)
 			}`,
 		good: `import "golang.org/x/sys/unix"
 			func f(flags int) {
 				unix.Open("", flags|unix.O_CLOEXEC, 0)
 				how := unix.OpenHow{Flags: unix.O_CLOEXEC}; unix.Openat2(1, "", &how)
 				unix.MemfdCreate("", unix.MFD_CLOEXEC); unix.Pipe2(nil, unix.O_CLOEXEC)
+				unix.Recvmsg(1, nil, nil, unix.MSG_CMSG_CLOEXEC)
 				const all = unix.O_PATH|unix.O_CLOEXEC; unix.Open("", all|unix.O_DIRECTORY, 0)
 				unix.FcntlInt(1, unix.F_DUPFD_CLOEXEC, 0); unix.FcntlInt(1, unix.F_GETFL, 0)
 			}`,
@@ -297,6 +314,14 @@ func checkProcessState(s *source) {
 	})
 }
 
+func checkNotify(s *source) {
+	s.each(func(n ast.Node) {
+		if pkg, name := s.qualified(n); pkg == "os/signal" && strings.HasPrefix(name, "Notify") {
+			s.complain(n, "uses signal.%s", name)
+		}
+	})
+}
+
 // readingPrctl tells whether an operation of prctl only asks.
 func readingPrctl(name string) bool {
 	return strings.HasPrefix(name, "PR_GET_") || name == "PR_CAPBSET_READ" || name == "PR_CAP_AMBIENT_IS_SET"
@@ -331,7 +356,7 @@ func isText(e ast.Expr, text string) bool {
 var closeOnExec, neverCloseOnExec = []string{
 	"Open", "Openat", "Openat2", "MemfdCreate", "Dup3", "Pipe2", "Socket", "Socketpair", "Accept4",
 	"EpollCreate1", "Eventfd", "InotifyInit1", "FanotifyInit", "TimerfdCreate", "Signalfd",
-	"Fsopen", "Fsmount", "Fspick", "OpenTree",
+	"Fsopen", "Fsmount", "Recvmsg", "Fspick", "OpenTree",
 }, []string{"Dup", "Dup2", "Pipe", "Accept", "EpollCreate", "InotifyInit", "Creat"}
 
 func checkCloseOnExec(s *source) {

@@ -11,7 +11,6 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"example.com/container/internal/launch"
@@ -20,6 +19,18 @@ import (
 
 // This file carries a plan out: it starts the launcher, does what the launcher waits for, and
 // turns what it reports into errors. It runs in the caller's process.
+
+// Messages of the launcher.
+const (
+	tagMaps       = 1 + iota // it is in the user namespace, and waits for its maps
+	tagPid                   // the number of the container's first process, or of the one that will fork it
+	tagHeld                  // the same, where somebody else might wait for that process: it goes on when we know it
+	tagHooks                 // it waits for the hooks before pivot_root
+	tagStartHooks            // it waits for those of StartContainer, in a Run; in a Start it waits at the gate
+	tagConsole               // a file: the caller's side of the process's terminal
+	tagReady                 // all is set up: the rest is between the launcher and whoever starts the container
+	tagLast                  // what follows is execve
+)
 
 // started is what start returns.
 type started struct {
@@ -44,16 +55,17 @@ func (pl *plan) start(ctx context.Context, tempDir string, fault *launch.Fault) 
 		TempDir:    tempDir,
 		Fault:      fault,
 	})
-	exit := pl.exit
+	exit, hooks := pl.exit, pl.hooks
 	if err == nil {
-		pl.exit = nil
+		pl.exit, pl.hooks = nil, hookFiles{}
 	}
 	pl.closeAll()
 	if err != nil {
 		return nil, startError(err)
 	}
 	at("launcher: started")
-	s := &starting{plan: pl, child: child, exit: exit}
+	s := &starting{plan: pl, child: child, exit: exit, hooks: hooks}
+	defer s.hooks.close()
 	if err := s.converse(ctx); err != nil {
 		s.abort()
 		return nil, err
@@ -93,7 +105,9 @@ type starting struct {
 	child   *launch.Child
 	exit    *os.File // what the supervisor writes
 	waiting bool     // the launcher waits for our Go
+	hooked  uint32   // it waits for the hooks of this message
 	ready   bool     // all is set up
+	hooks   hookFiles
 
 	// Where the launcher forks, the container's first process is its child, and ours by
 	// CLONE_PARENT. Until its number is known the launcher must not be killed: the child would be
@@ -148,13 +162,17 @@ func (s *starting) converse(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, s.cancel)
 	defer stop()
 	last := false
-	for !s.ready {
+	// Who is ready may be so before the one that has made it could tell its number.
+	for !s.ready || s.forks() && s.innerPid == 0 {
 		msg, err := s.child.Next()
 		if err == io.EOF {
 			break
 		}
 		if err != nil {
-			return stepError(err)
+			return s.hooks.explain(stepError(err))
+		}
+		if msg.Tag != tagConsole {
+			msg.File.Close() // there is none
 		}
 		switch msg.Tag {
 		case tagMaps:
@@ -183,11 +201,22 @@ func (s *starting) converse(ctx context.Context) error {
 				}
 				at("launcher: first process goes on")
 			}
+		case tagHooks, tagStartHooks:
+			s.hooked = msg.Tag
 		case tagReady:
 			at("launcher: ready")
 			s.ready = true
 		case tagLast:
 			last = true
+		case tagConsole:
+			if err := s.proc.term.receive(msg.File); err != nil {
+				return &Error{Op: "console", Err: err}
+			}
+		}
+		if s.hooked != 0 && s.firstPid() != 0 {
+			if err := s.atHooks(ctx); err != nil {
+				return err
+			}
 		}
 	}
 	if err := ctx.Err(); err != nil {
@@ -288,6 +317,7 @@ func (s *starting) abort() {
 		// A failure of the child may be here before its number is.
 		for s.innerPid == 0 {
 			msg, err := s.child.Next()
+			msg.File.Close() // also if it is nil
 			if err == io.EOF || err == nil && msg.Tag == tagPid && s.setInner(int(msg.Value)) != nil {
 				break
 			}
@@ -326,111 +356,4 @@ func (s *starting) abortSupervised() {
 		case <-time.After(time.Millisecond):
 		}
 	}
-}
-
-// startError is for what failed before there was a process.
-func startError(err error) error {
-	e := &Error{Op: "start", Err: err}
-	switch {
-	case errors.Is(err, unix.EPERM):
-		e.Remedy = "without root the container needs a user namespace: set Namespaces.NewUser"
-	case errors.Is(err, unix.ENOSPC):
-		e.Remedy = "a limit on namespaces is reached: see /proc/sys/user/max_*_namespaces"
-	}
-	return e
-}
-
-// stepError turns the failure of a call of the launcher into an Error that says what the user asked
-// for, and what to do about it.
-func stepError(err error) error {
-	var e *launch.Error
-	if !errors.As(err, &e) {
-		return &Error{Op: "start", Err: err}
-	}
-	out := &Error{Op: e.Step.Name, Path: e.Step.Object, Err: os.NewSyscallError(e.Syscall, e.Errno)}
-	if e.Syscall == "sub" { // a verification of ours
-		out.Err = e.Errno
-	}
-	switch e.Step.Name {
-	case "executable":
-		out.Op, out.Err = "execute", fmt.Errorf("%w: %w", ErrNotFound, e.Errno)
-		if e.Errno == unix.EACCES {
-			out.Err = fmt.Errorf("%w: %w", ErrNotExecutable, e.Errno)
-		}
-	case "execute":
-		out.Err = fmt.Errorf("%w: %w", ErrNotExecutable, e.Errno)
-		if e.Errno == unix.ENOENT {
-			out.Err = fmt.Errorf("%w: its interpreter is missing: %w", ErrNotFound, e.Errno)
-		}
-	}
-	for _, r := range remedies {
-		if (r.step == "" || r.step == e.Step.Name) && (r.call == "" || r.call == e.Syscall) && r.errno == e.Errno {
-			out.Remedy = r.text
-			break
-		}
-	}
-	return out
-}
-
-// remedies says what the user can do about a failed call. The first row that fits is taken.
-var remedies = []struct {
-	step, call string
-	errno      unix.Errno
-	text       string
-}{
-	{"user namespace", "unshare", unix.EPERM, "user namespaces are not allowed here: see kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns, and Check"},
-	{"user namespace", "unshare", unix.ENOSPC, "the limit on user namespaces is reached: sysctl user.max_user_namespaces, or too deeply nested"},
-	{"user namespace", "openat2", unix.EACCES, "/proc must be mounted and writable for the caller"},
-	{"namespaces", "unshare", unix.EPERM, "without root the container needs a user namespace: set Namespaces.NewUser"},
-	{"namespaces", "unshare", unix.ENOSPC, "a limit on namespaces is reached: see /proc/sys/user/max_*_namespaces"},
-	{"keyring", "", unix.EDQUOT, "the user has too many keys: sysctl kernel.keys.maxkeys, or set HostKeyring"},
-	{"mount source", "open_tree", unix.EINVAL, "in a user namespace a bind must bring the mounts below its source: set Recursive"},
-	{"mount source", "mount_setattr", unix.EPERM, "in a user namespace the flags of a mount of the host's cannot be removed"},
-	{"mount", "sub", unix.EXDEV, "a symbolic link in the root leads this target into /proc or /sys"},
-	{"mount", "move_mount", unix.EINVAL, "a directory is mounted on a directory, a file on a file"},
-	{"mount", "fsconfig", unix.EPERM, "the kernel shows this file system only where the host's is fully visible, and with a namespace of the container's own"},
-	{"root", "open_tree", unix.EACCES, aboveReachable},
-	{"mount source", "open_tree", unix.EACCES, aboveReachable},
-	{"", "", unix.EROFS, "it would have to be made in a read-only file system; make it beforehand or use CopyOnWrite"},
-	{"device", "mknodat", unix.EPERM, "making nodes needs CAP_MKNOD; with Namespaces.NewUser the host's are bound"},
-	{"oom score", "", unix.EACCES, "lowering it needs CAP_SYS_RESOURCE"},
-	{"capabilities", "capset", unix.EPERM, "the caller does not have all of the permitted capabilities"},
-	{"bounding set", "", unix.EPERM, "dropping capabilities needs CAP_SETPCAP"},
-	{"rlimit", "", unix.EPERM, "raising a hard limit needs CAP_SYS_RESOURCE on the host"},
-}
-
-const aboveReachable = "the container's root user, as who it is on the host, must be able to enter all directories above: chmod o+x"
-
-// watch makes an end of ctx the end of the process: the stop signal, the grace, SIGKILL.
-func (l *liveProcess) watch(ctx context.Context, sig syscall.Signal, grace time.Duration) {
-	if ctx.Done() == nil {
-		return
-	}
-	select {
-	case <-l.ended:
-	case <-ctx.Done():
-		l.stop(context.Background(), sig, grace)
-	}
-}
-
-// stop asks the process to end, and kills it when the grace is over or ctx is done.
-func (l *liveProcess) stop(ctx context.Context, sig syscall.Signal, grace time.Duration) error {
-	if grace > 0 {
-		if err := l.signal(sig); err != nil && !errors.Is(err, ErrNotRunning) {
-			return err
-		}
-		timer := time.NewTimer(grace)
-		defer timer.Stop()
-		select {
-		case <-l.ended:
-			return nil
-		case <-timer.C:
-		case <-ctx.Done():
-		}
-	}
-	if err := l.signal(unix.SIGKILL); err != nil && !errors.Is(err, ErrNotRunning) {
-		return err
-	}
-	<-l.ended
-	return nil
 }

@@ -54,6 +54,22 @@ func (r record) checkOwner() error {
 	return nil
 }
 
+// checkStateDir refuses a directory in which others can rename things: while a record is at work they could
+// put a link to another place under its name.
+func checkStateDir(dir string) error {
+	var st unix.Stat_t
+	err := unix.Stat(dir, &st)
+	switch sticky := st.Mode&unix.S_ISVTX != 0; {
+	case err == unix.ENOENT:
+		return ErrNotExist
+	case err != nil:
+		return &fs.PathError{Op: "stat", Path: dir, Err: err}
+	case st.Uid != 0 && int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0 && !sticky:
+		return &Error{Op: "state directory", Path: dir, Err: unix.EPERM, Remedy: "others can change what is in it; use one that is the caller's or root's, and only theirs to write"}
+	}
+	return nil
+}
+
 // lock takes the record's lock, which no other process or goroutine has then, until the file is closed
 // by all who have inherited it. It is on the directory
 // itself, and holds for the one that has the name then: while it was waited for, the container may

@@ -405,3 +405,42 @@ func TestStateOfNewerVersion(t *testing.T) {
 		t.Errorf("%+v, %v", s, err)
 	}
 }
+
+// A state directory that others may change is refused: they could exchange a record for a link to a directory
+// of the caller's, whose files Destroy would then remove.
+func TestStateDirOfOthers(t *testing.T) {
+	leak.Check(t)
+	cfg, _ := lifeConfig(t)
+	for mode, ok := range map[os.FileMode]bool{0o700: true, 0o755: true, 0o777 | os.ModeSticky: true, 0o777: false, 0o770: false, 0o702: false} {
+		dir := t.TempDir()
+		c, err := New(dir, "x", cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(dir, mode); err != nil {
+			t.Fatal(err)
+		}
+		_, newErr := New(dir, "y", cfg)
+		_, loadErr := Load(dir, "x")
+		_, listErr := List(dir)
+		for what, err := range map[string]error{"New": newErr, "Load": loadErr, "List": listErr} {
+			if ok && err != nil || !ok && !errors.Is(err, fs.ErrPermission) {
+				t.Errorf("mode %v: %s: %v", mode, what, err)
+			}
+		}
+		os.Chmod(dir, 0o700)
+		if y, err := Load(dir, "y"); err == nil {
+			y.Destroy()
+		}
+		c.Destroy()
+	}
+	if os.Geteuid() == 0 {
+		dir := t.TempDir()
+		if err := os.Chown(dir, 1234, 0); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := New(dir, "x", cfg); !errors.Is(err, fs.ErrPermission) {
+			t.Errorf("another user's: %v", err)
+		}
+	}
+}

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"reflect"
 	"slices"
 	"sync"
 	"syscall"
@@ -22,6 +21,7 @@ type stdioFiles [3]*os.File
 
 // streams are the standard streams of one process.
 type streams struct {
+	term   *terminal  // with Tty; then there are no files, and nothing is copied here
 	files  stdioFiles // the process's ends
 	null   *os.File   // of files, where nothing was asked for
 	ours   closers    // of files, those to close once the process has them
@@ -43,6 +43,11 @@ type copier struct {
 // openStreams makes the pipes. On error nothing is left open.
 func openStreams(p *Process) (*streams, error) {
 	s := &streams{ours: slices.Clone(p.childEnds), pipes: p.parentEnds}
+	if p.Tty {
+		s.term = newTerminal(p)
+		p.term = s.term
+		return s, nil
+	}
 	err := func() error {
 		if err := s.input(p.Stdin); err != nil {
 			return err
@@ -61,11 +66,6 @@ func openStreams(p *Process) (*streams, error) {
 		return nil, &Error{Op: "standard streams", Err: err}
 	}
 	return s, nil
-}
-
-// sameWriter compares what can be compared: a structure may hold a slice in an interface.
-func sameWriter(a, b io.Writer) bool {
-	return a != nil && b != nil && reflect.ValueOf(a).Comparable() && reflect.ValueOf(b).Comparable() && a == b
 }
 
 func (s *streams) input(r io.Reader) error {
@@ -130,6 +130,10 @@ func (s *streams) devNull(i int) error {
 
 // start closes the process's ends, which it has by now, and starts to copy.
 func (s *streams) start() {
+	if s.term != nil {
+		s.term.start()
+		return
+	}
 	s.ours.close()
 	for _, c := range s.copies {
 		run := func() {
@@ -158,8 +162,18 @@ func (s *streams) fail(err error) {
 	}
 }
 
+// processEnded tells that the process has ended; wait comes later.
+func (s *streams) processEnded() {
+	if s.term != nil {
+		s.term.processEnded()
+	}
+}
+
 // abandon closes everything: the process was not started.
 func (s *streams) abandon() {
+	if s.term != nil {
+		s.term.abandon()
+	}
 	s.ours.close()
 	s.parent.close()
 	s.pipes.close()
@@ -170,6 +184,10 @@ func (s *streams) abandon() {
 // exec.ErrWaitDelay. An input that blocks in the caller's Read is then left to itself: nothing
 // could end it.
 func (s *streams) wait(delay time.Duration) error {
+	if s.term != nil {
+		defer s.ours.close() // of StdinPipe and StdoutPipe
+		return s.term.wait(delay)
+	}
 	if len(s.copies) == 0 {
 		return nil
 	}

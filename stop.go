@@ -160,20 +160,30 @@ func (c *Container) destroy() error {
 	if err != nil {
 		return err
 	}
-	for _, st := range []*stored{state, launcher} {
-		if st == nil {
-			continue
-		}
-		if err := c.killAll(context.Background(), st); err != nil {
-			return err
-		}
-		at("destroy: killed")
-		if err := st.awaitSupervisor(); err != nil {
-			return err
-		}
-		at("destroy: supervisor ended")
+	if state == nil {
+		state = launcher
 	}
+	if err := c.end(state); err != nil {
+		return err
+	}
+	if launcher.Pid != state.Pid || launcher.MountNamespaceID != state.MountNamespaceID {
+		if err := c.end(launcher); err != nil {
+			return err
+		}
+	}
+	at("destroy: ended")
+	c.poststop(state)
+	at("destroy: hooks run")
 	return c.record.remove()
+}
+
+// end kills the processes that a state tells of, and waits for the supervisor.
+func (c *Container) end(state *stored) error {
+	if err := c.killAll(context.Background(), state); err != nil {
+		return err
+	}
+	at("destroy: killed")
+	return state.awaitSupervisor()
 }
 
 // endOwn kills the process that this Container has started, whatever the record says.

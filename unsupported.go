@@ -4,6 +4,9 @@ package container
 
 import (
 	"context"
+	"io"
+	"io/fs"
+	"os"
 	"runtime"
 	"syscall"
 	"time"
@@ -20,6 +23,8 @@ func unsupported(op, id string) error {
 type Container struct{ _ struct{} }
 
 type liveProcess struct{}
+
+type terminal struct{}
 
 // New returns ErrUnsupported.
 func New(stateDir, id string, cfg Config) (*Container, error) { return nil, unsupported("new", id) }
@@ -53,6 +58,36 @@ func (c *Container) ExecNoUserNs(ctx context.Context, p *Process) error {
 	return unsupported("exec", "")
 }
 
+// CopyTo returns ErrUnsupported.
+func (c *Container) CopyTo(ctx context.Context, dst string, archive io.Reader) error {
+	return unsupported("copy to", "")
+}
+
+// CopyFrom returns ErrUnsupported.
+func (c *Container) CopyFrom(ctx context.Context, src string, archive io.Writer) error {
+	return unsupported("copy from", "")
+}
+
+// RootFS needs Linux.
+type RootFS struct{ fs.ReadLinkFS }
+
+// FS returns ErrUnsupported.
+func (c *Container) FS() (*RootFS, error) { return nil, unsupported("files", "") }
+
+// Close does nothing.
+func (r *RootFS) Close() error { return nil }
+
+// NamespacePaths returns ErrUnsupported.
+func (c *Container) NamespacePaths() (map[NamespaceKind]string, error) {
+	return nil, unsupported("namespaces", "")
+}
+
+// GetNamespacePaths returns nothing.
+func GetNamespacePaths(pid int) map[NamespaceKind]string { return nil }
+
+// JoinNetworkNamespace returns ErrUnsupported.
+func JoinNetworkNamespace(pid int, f func() error) error { return unsupported("join namespace", "") }
+
 // Wait returns ErrUnsupported.
 func (c *Container) Wait() error { return unsupported("wait", "") }
 
@@ -80,11 +115,16 @@ func (c *Container) Status() (Status, error) { return "", unsupported("state", "
 // State returns ErrUnsupported.
 func (c *Container) State() (*ContainerState, error) { return nil, unsupported("state", "") }
 
+func (c *Container) annotate(*ContainerState) error { return unsupported("save state", "") }
+
 // Explain returns ErrUnsupported: the list consists of Linux's system calls.
 func Explain(cfg Config, p *Process) (string, error) { return "", unsupported("explain", "") }
 
 // ExplainOrder returns nothing.
 func ExplainOrder() string { return "" }
+
+// IsTerminal returns false: no container can be attached to it.
+func IsTerminal(f *os.File) bool { return false }
 
 // Pid returns 0.
 func (p *Process) Pid() int { return 0 }
@@ -94,6 +134,14 @@ func (p *Process) Wait() error { return unsupported("wait", "") }
 
 // Signal returns ErrUnsupported.
 func (p *Process) Signal(sig syscall.Signal) error { return unsupported("signal", "") }
+
+// Resize returns ErrUnsupported.
+func (p *Process) Resize(size ConsoleSize) error { return unsupported("resize", "") }
+
+// Attach returns ErrUnsupported.
+func (p *Process) Attach(ctx context.Context, in io.Reader, out io.Writer) error {
+	return unsupported("attach", "")
+}
 
 // SystemTime returns 0.
 func (p *Process) SystemTime() time.Duration { return 0 }

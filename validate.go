@@ -26,6 +26,7 @@ var configChecks = []func(*Config) []error{
 	checkSysctls,
 	checkLife,
 	checkStop,
+	checkHooks,
 	func(c *Config) []error { return checkSettings(c.settings()) },
 }
 

@@ -13,6 +13,7 @@ var processChecks = []func(*Process) []error{
 	checkEnv,
 	checkCwd,
 	checkWaitDelay,
+	checkConsole,
 	checkSettings,
 }
 

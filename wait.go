@@ -23,7 +23,7 @@ import (
 // then says so, and is no *ExitError.
 func (c *Container) Wait() error {
 	if p, err := c.process(); err == nil {
-		return p.Wait()
+		return p.waitEnd()
 	}
 	if err := c.waitOther(); err != nil {
 		var exit *ExitError

@@ -218,13 +218,13 @@ func TestMessagesAndWait(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Release()
-	if m, err := c.Next(); err != nil || m != (Message{7, 1234567890123}) {
+	if m, err := c.Next(); err != nil || m != (Message{Tag: 7, Value: 1234567890123}) {
 		t.Fatal(m, err)
 	}
 	if err := c.Go(); err != nil {
 		t.Fatal(err)
 	}
-	if m, err := c.Next(); err != nil || m != (Message{8, -1}) {
+	if m, err := c.Next(); err != nil || m != (Message{Tag: 8, Value: -1}) {
 		t.Fatal(m, err)
 	}
 	if _, err := c.Next(); err != io.EOF {

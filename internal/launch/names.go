@@ -88,6 +88,7 @@ var syscallNames = map[uint32]string{
 	unix.SYS_UNLINKAT:                "unlinkat",
 	unix.SYS_UNSHARE:                 "unshare",
 	unix.SYS_UTIMENSAT:               "utimensat",
+	unix.SYS_WAIT4:                   "wait4",
 	unix.SYS_WAITID:                  "waitid",
 	unix.SYS_WRITE:                   "write",
 	unix.SYS_FALLOCATE:               "fallocate",

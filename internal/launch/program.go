@@ -141,6 +141,9 @@ func (p *Program) Exit(code Arg) { p.Call(unix.SYS_EXIT_GROUP, code) }
 // Fail reports a failure of the current step, as if a call had failed with err.
 func (p *Program) Fail(err unix.Errno) { p.Sub(-Arg(err), 0) }
 
+// ChildFailed is not 0 after a child that has shared the memory with this process has reported a failure.
+func (p *Program) ChildFailed() Arg { return failAddr | resultMark }
+
 // Label returns a new label, to be placed with Here.
 func (p *Program) Label() Label {
 	p.labels = append(p.labels, -1)

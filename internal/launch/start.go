@@ -54,10 +54,13 @@ type Child struct {
 	release func()
 }
 
-// A Message is what Send sent.
+// A Message is what Send or SendFile sent.
 type Message struct {
 	Tag   uint32
 	Value int64
+	// File came with it, close-on-exec and in the mode it has in the process, blocking or not. It is the
+	// caller's to close, whatever the tag is. Nil if none came.
+	File *os.File
 }
 
 // Start starts the program in a new process. After an error there is no process, and nothing is
@@ -280,26 +283,39 @@ func (img image) writeTo(f *os.File) error {
 // is os.ErrClosed.
 func (c *Child) Next() (Message, error) {
 	var buf [messageSize + 1]byte // a longer message must not pass for one of ours
-	n, err := c.socket.Read(buf[:])
-	if errors.Is(err, unix.ECONNRESET) || err == io.EOF {
-		// It died with a Go of ours unread: its report comes after that. And on a socket that does not block Linux
-		// tells of an end that came while it looked for a message, also if one came right before the
-		// end. After an end nothing can come any more, so the second answer is true.
-		n, err = c.socket.Read(buf[:])
+	n, file, err := c.receive(buf[:])
+	for range 2 {
+		// On a socket that does not block Linux tells of an end that came while it looked for a message, also if one
+		// came right before the end; the second answer is true. And if it died with a Go of ours unread, its
+		// report comes after that error.
+		if errors.Is(err, unix.ECONNRESET) || n == 0 && err == nil {
+			n, file, err = c.receive(buf[:])
+		}
 	}
+	msg, err := c.parse(buf[:n], file, err)
+	if err != nil {
+		file.Close() // also if it is nil
+	}
+	return msg, err
+}
+
+// parse makes a message of what receive returned.
+func (c *Child) parse(buf []byte, file *os.File, err error) (Message, error) {
 	switch {
 	case errors.Is(err, unix.ECONNRESET):
 		return Message{}, io.EOF
 	case err != nil:
 		return Message{}, err
-	case n != messageSize:
-		return Message{}, fmt.Errorf("launch: message of %d bytes", n)
+	case len(buf) == 0 && file == nil:
+		return Message{}, io.EOF
+	case len(buf) != messageSize:
+		return Message{}, fmt.Errorf("launch: message of %d bytes", len(buf))
 	}
-	tag, value := binary.LittleEndian.Uint64(buf[:]), binary.LittleEndian.Uint64(buf[8:])
+	tag, value := binary.LittleEndian.Uint64(buf), binary.LittleEndian.Uint64(buf[8:])
 	if tag >= opsBase {
 		return Message{}, c.prog.parseFailure(tag, value)
 	}
-	return Message{Tag: uint32(tag), Value: int64(value)}, nil
+	return Message{Tag: uint32(tag), Value: int64(value), File: file}, nil
 }
 
 // Go lets the process go on from Wait. The error is EPIPE if there is no process any more.

@@ -14,6 +14,9 @@ var Registry = Requirement{Name: "registry", Probe: Program("docker-registry", "
 // Nft is the front end of nftables.
 var Nft = Program("nft", "nftables")
 
+// Tmux is a terminal multiplexer: a terminal whose screen a test can read.
+var Tmux = Program("tmux", "tmux")
+
 // Program requires a program in PATH or in a directory for administrators, which an ordinary
 // user's PATH often lacks. pkg is the Debian package that has it; the requirement's name is the
 // program's.

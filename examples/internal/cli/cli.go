@@ -15,8 +15,8 @@ import (
 	"example.com/container"
 )
 
-// Run runs p in a container of its own, with the program's standard streams, and returns the exit
-// code: the process's own; 127 and 126 if there is no such program, or none that can be executed;
+// Run runs p in a container of its own, with the program's standard streams, and at a terminal of its own
+// where standard input and output are one, and returns the exit code: the process's own; 127 and 126 if there is no such program, or none that can be executed;
 // 125 for what else goes wrong.
 //
 // SIGINT, SIGTERM and SIGHUP are passed on. The first process of a container gets only the signals that it
@@ -26,7 +26,7 @@ func Run(name string, cfg container.Config, p *container.Process) (code int) {
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer signal.Stop(signals)
 
-	stateDir, err := os.MkdirTemp(runDir(), "container-"+name+"-")
+	stateDir, err := os.MkdirTemp(RunDir(), "container-"+name+"-")
 	if err != nil {
 		return Fail(name, err)
 	}
@@ -38,6 +38,9 @@ func Run(name string, cfg container.Config, p *container.Process) (code int) {
 	defer c.Destroy()
 
 	p.Stdin, p.Stdout, p.Stderr = os.Stdin, os.Stdout, os.Stderr
+	if container.IsTerminal(os.Stdin) && container.IsTerminal(os.Stdout) {
+		p.Tty, p.Stderr = true, nil
+	}
 	if err := c.Run(context.Background(), p); err != nil {
 		return Fail(name, err)
 	}
@@ -74,8 +77,8 @@ func Fail(name string, err error) int {
 	return 125
 }
 
-// runDir is a directory on a file system in memory, where there is one.
-func runDir() string {
+// RunDir is a directory on a file system in memory, where there is one.
+func RunDir() string {
 	dirs := []string{os.Getenv("XDG_RUNTIME_DIR")}
 	if os.Geteuid() == 0 {
 		dirs = append(dirs, "/run")
