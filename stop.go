@@ -163,27 +163,22 @@ func (c *Container) destroy() error {
 	if state == nil {
 		state = launcher
 	}
-	if err := c.end(state); err != nil {
-		return err
-	}
-	if launcher.Pid != state.Pid || launcher.MountNamespaceID != state.MountNamespaceID {
-		if err := c.end(launcher); err != nil {
-			return err
-		}
-	}
-	at("destroy: ended")
-	c.poststop(state)
-	at("destroy: hooks run")
-	return c.record.remove()
-}
-
-// end kills the processes that a state tells of, and waits for the supervisor.
-func (c *Container) end(state *stored) error {
 	if err := c.killAll(context.Background(), state); err != nil {
 		return err
 	}
 	at("destroy: killed")
-	return state.awaitSupervisor()
+	if launcher.Pid != state.Pid || launcher.MountNamespaceID != state.MountNamespaceID {
+		if err := c.killAll(context.Background(), launcher); err != nil {
+			return err
+		}
+	}
+	if err := state.awaitSupervisor(); err != nil {
+		return err
+	}
+	at("destroy: supervisor ended")
+	c.poststop(state)
+	at("destroy: hooks run")
+	return c.record.remove()
 }
 
 // endOwn kills the process that this Container has started, whatever the record says.
