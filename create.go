@@ -97,9 +97,6 @@ func (c *Container) makeProcess(ctx context.Context, p *Process, hold bool) erro
 	if err := c.killAll(ctx, state); err != nil { // of a Create that was killed
 		return err
 	}
-	if err := c.cfg.verifyJoinedMaps(); err != nil {
-		return err
-	}
 	streams, err := openStreams(p)
 	if err != nil {
 		return err
@@ -137,13 +134,14 @@ func (c *Container) makeProcess(ctx context.Context, p *Process, hold bool) erro
 		err = c.record.write("state.json", state)
 	}
 	if err != nil { // a process without a record is worse than none
+		c.kill(state)
 		s.discard()
 		return err
 	}
 	at("create: state")
 	undo.release()
 	streams.start()
-	p.live, s.leave = s.liveProcess, p.LeaveZombie
+	p.live = s.liveProcess
 	c.mu.Lock()
 	c.proc = p
 	c.mu.Unlock()
@@ -235,7 +233,11 @@ func (c *Container) startCreated(ctx context.Context) error {
 	}
 	if released, err := c.record.openGate(ctx, state.Held); err != nil {
 		if released {
-			if ended, _ := state.first().wait(time.Second); !ended || ctx.Err() != nil { // what has failed ends by itself
+			ended := false
+			if ctx.Err() == nil { // what has failed ends by itself
+				ended, _ = state.first().wait(time.Second)
+			}
+			if !ended {
 				c.kill(state)
 			}
 		}

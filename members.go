@@ -193,8 +193,8 @@ const killPatience = 10 * time.Second
 
 // killAll kills all processes of the container and waits until there are none.
 func (c *Container) killAll(ctx context.Context, st *stored) error {
-	if c.cfg.Namespaces.NewPID || c.damage != nil || st.Pid == 0 && st.MountNamespaceID == 0 {
-		return st.first().kill() // all end with it
+	if st.MountNamespaceID == 0 && (c.cfg.Namespaces.NewPID || c.damage != nil || st.Pid == 0) {
+		return st.first().kill() // all end with it, or nothing tells of others
 	}
 	deadline := time.Now().Add(killPatience)
 	for {

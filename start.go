@@ -162,7 +162,8 @@ func (s *starting) converse(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, s.cancel)
 	defer stop()
 	last := false
-	for !s.ready {
+	// Who is ready may be so before the one that has made it could tell its number.
+	for !s.ready || s.forks() && s.innerPid == 0 {
 		msg, err := s.child.Next()
 		if err == io.EOF {
 			break

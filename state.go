@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 
 	"example.com/container/internal/launch"
 	"golang.org/x/sys/unix"
@@ -151,6 +152,8 @@ func (r record) text(name string) ([]byte, error) {
 	switch {
 	case err != nil:
 		return nil, err
+	case int(info.Sys().(*syscall.Stat_t).Uid) != os.Geteuid():
+		return nil, &fs.PathError{Op: "read", Path: f.Name(), Err: errors.New("it belongs to another user")}
 	case !info.Mode().IsRegular() || info.Size() > maxRecord:
 		return nil, &fs.PathError{Op: "read", Path: f.Name(), Err: fmt.Errorf("not a record: %v, %d bytes", info.Mode(), info.Size())}
 	}

@@ -160,20 +160,24 @@ func (c *Container) destroy() error {
 	if err != nil {
 		return err
 	}
-	for _, st := range []*stored{state, launcher} {
-		if st == nil {
-			continue
-		}
-		if err := c.killAll(context.Background(), st); err != nil {
-			return err
-		}
-		at("destroy: killed")
-		if err := st.awaitSupervisor(); err != nil {
-			return err
-		}
-		at("destroy: supervisor ended")
+	if state == nil {
+		state = launcher
 	}
+	if err := c.killAll(context.Background(), state); err != nil {
+		return err
+	}
+	at("destroy: killed")
+	if launcher.Pid != state.Pid || launcher.MountNamespaceID != state.MountNamespaceID {
+		if err := c.killAll(context.Background(), launcher); err != nil {
+			return err
+		}
+	}
+	if err := state.awaitSupervisor(); err != nil {
+		return err
+	}
+	at("destroy: supervisor ended")
 	c.poststop(state)
+	at("destroy: hooks run")
 	return c.record.remove()
 }
 

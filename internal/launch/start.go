@@ -284,11 +284,13 @@ func (img image) writeTo(f *os.File) error {
 func (c *Child) Next() (Message, error) {
 	var buf [messageSize + 1]byte // a longer message must not pass for one of ours
 	n, file, err := c.receive(buf[:])
-	if errors.Is(err, unix.ECONNRESET) || err == nil && n == 0 && file == nil {
-		// It died with a Go of ours unread: its report comes after that. And on a socket that does not block Linux
-		// tells of an end that came while it looked for a message, also if one came right before the
-		// end. After an end nothing can come any more, so the second answer is true.
-		n, file, err = c.receive(buf[:])
+	for range 2 {
+		// On a socket that does not block Linux tells of an end that came while it looked for a message, also if one
+		// came right before the end; the second answer is true. And if it died with a Go of ours unread, its
+		// report comes after that error.
+		if errors.Is(err, unix.ECONNRESET) || n == 0 && err == nil {
+			n, file, err = c.receive(buf[:])
+		}
 	}
 	msg, err := c.parse(buf[:n], file, err)
 	if err != nil {
