@@ -93,7 +93,7 @@ func (c *Container) exec(ctx context.Context, p *Process, start func(*target, st
 	}
 	at("exec: process")
 	streams.start()
-	p.live = s.liveProcess
+	p.live, s.leave = s.liveProcess, p.LeaveZombie
 	go s.watch(ctx, c.stopSignal(), c.stopTimeout())
 	go p.attend(s, streams)
 	return nil
