@@ -159,6 +159,9 @@ func (c *Container) Processes() ([]int, error) {
 // One that is started at the same time may be missed; SIGKILL is sent until there are none left.
 func (c *Container) SignalAll(sig syscall.Signal) error {
 	st, err := c.state()
+	if err == nil && st.Status == StatusCreating {
+		err = ErrNotRunning
+	}
 	if err == nil {
 		err = c.signalAll(context.Background(), st, sig)
 	}
