@@ -3,9 +3,12 @@
 package container
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
+	"sync/atomic"
 	"testing"
 
 	"example.com/container/internal/testenv"
@@ -83,4 +86,71 @@ func BenchmarkHook(b *testing.B) {
 			}
 		})
 	}
+}
+
+// Another process in a container that runs.
+func BenchmarkExec(b *testing.B) {
+	testenv.Need(b, testenv.Root)
+	cfg := testConfig(b)
+	cfg.Namespaces.NewUser = false
+	benchmarkExec(b, cfg)
+}
+
+func BenchmarkExecRootless(b *testing.B) { benchmarkExec(b, testConfig(b)) }
+
+func benchmarkExec(b *testing.B, cfg Config) {
+	c := execSleeper(b, cfg)
+	for b.Loop() {
+		p := &Process{Args: []string{"/bin/true"}}
+		if err := c.Exec(context.Background(), p); err != nil {
+			b.Fatal(err)
+		}
+		if err := p.Wait(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkCreateStart is a Run in its two phases.
+func BenchmarkCreateStart(b *testing.B) {
+	dir, cfg := b.TempDir(), testConfig(b)
+	for b.Loop() {
+		c, err := New(dir, "bench", cfg)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := c.Create(b.Context(), &Process{Args: []string{"true"}}); err != nil {
+			b.Fatal(err)
+		}
+		if err := c.Start(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+		c.Wait()
+		if err := c.Destroy(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkParallelRun is the time for each container when 8 run at a time.
+func BenchmarkParallelRun(b *testing.B) {
+	dir, cfg := b.TempDir(), testConfig(b)
+	var ids atomic.Int64
+	b.SetParallelism((8 + runtime.GOMAXPROCS(0) - 1) / runtime.GOMAXPROCS(0))
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			c, err := New(dir, fmt.Sprint(ids.Add(1)), cfg)
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			if err := c.Run(b.Context(), &Process{Args: []string{"true"}}); err != nil {
+				b.Error(err)
+			}
+			c.Wait()
+			if err := c.Destroy(); err != nil {
+				b.Error(err)
+			}
+		}
+	})
 }

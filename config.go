@@ -23,7 +23,8 @@ type Config struct {
 
 	// UidMappings and GidMappings map ids of a new user namespace to ids of the host. With
 	// NewUser set and both empty: an ordinary user's own ids become 0, and root keeps all ids as they
-	// are. See [KeepID] and [SubordinateIDs] for the other usual ones. Without NewUser they must be empty.
+	// are. See [KeepID] and [SubordinateIDs] for the other usual ones. Of a user namespace that is joined they are what it must have: a start fails if it has others.
+	// Without either they must be empty.
 	UidMappings []IDMap
 	GidMappings []IDMap
 
@@ -36,7 +37,7 @@ type Config struct {
 	Domainname string
 
 	// Mounts are made in this order, before the root is entered. /dev is always a fresh tmpfs and
-	// needs no entry. See [DefaultMounts].
+	// needs no entry; one of type tmpfs sets its options. See [DefaultMounts].
 	Mounts []Mount
 
 	// Devices are the nodes in /dev. Nil means [DefaultDevices]; empty and not nil means none.
@@ -44,13 +45,19 @@ type Config struct {
 	// numbers have been verified.
 	Devices []Device
 
+	// DevicesOnly: nothing but Devices can be opened as a device, whatever nodes an image, a bind or
+	// CAP_MKNOD brings. /dev and all other mounts get NoDev, and each node is a mount of its own. The wall
+	// is the mount table, so it needs new mount and PID namespaces, and a bounding set without
+	// CAP_SYS_ADMIN, which could open it.
+	DevicesOnly bool
+
 	// MaskPaths are hidden: a file reads as empty, a directory is empty. ReadonlyPaths are made
 	// read-only with all that is mounted below. Paths that do not exist are passed over.
 	MaskPaths     []string
 	ReadonlyPaths []string
 
 	// Sysctl sets kernel parameters by their dotted or slashed name: only those that belong to a
-	// namespace, and only with that namespace new.
+	// namespace, and only with that namespace new, or joined and not the caller's own.
 	Sysctl map[string]string
 
 	// Capabilities are the five sets of the container's processes. Nil means
@@ -112,8 +119,8 @@ type Config struct {
 	// Hooks are the caller's actions at moments of the container's life. Nil: none.
 	Hooks *Hooks
 
-	// Bundle is the path of the OCI bundle that the container was made from. It is recorded and told to
-	// hooks, and never read.
+	// Bundle is the directory of an OCI bundle that the Config was made from; see [FromSpec]. It is
+	// recorded and told to hooks, and nothing is read there.
 	Bundle string
 
 	// Annotations are the caller's own notes. The package stores them and never reads them.
@@ -149,6 +156,17 @@ type Root struct {
 	// the container makes, never on the host: for that, see Mount.Propagation; or "unbindable". With "r"
 	// in front it holds for all that is mounted below.
 	Propagation Propagation
+}
+
+// access is Root.Access with its zero value resolved.
+func (r Root) access() Access {
+	switch {
+	case r.Access != "":
+		return r.Access
+	case r.Dir == "/" || len(r.Layers) > 0:
+		return CopyOnWrite
+	}
+	return ReadWrite
 }
 
 // Access says where writes to a root go.
@@ -209,6 +227,17 @@ func DefaultDevices() []Device {
 		{Path: "/dev/tty", Type: 'c', Major: 5, Minor: 0},
 	}
 }
+
+// devices are Devices with nil resolved.
+func (c *Config) devices() []Device {
+	if c.Devices == nil {
+		return DefaultDevices()
+	}
+	return c.Devices
+}
+
+// ttyGroup is "tty" everywhere; the C library expects terminals to belong to it.
+const ttyGroup = 5
 
 // DefaultMounts returns /proc, /sys read-only, and /sys/fs/cgroup read-only. /dev with its pts,
 // shm and mqueue is made without an entry.

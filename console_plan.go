@@ -19,7 +19,7 @@ func (pl *plan) stepConsole() error {
 	if !pl.cfg.Namespaces.NewMnt {
 		return pl.stepJoinConsole()
 	}
-	defer pl.close(pl.dev)
+	defer pl.finishDev()
 	if !pl.proc.Tty {
 		return nil
 	}
@@ -77,6 +77,9 @@ func (pl *plan) makeTerminal(pts launch.Arg) {
 
 // ownMounts tells whether the container sees the caller's own mounts.
 func (pl *plan) ownMounts() bool {
+	if pl.into != nil {
+		return pl.into.flags&unix.CLONE_NEWNS == 0
+	}
 	ns := &pl.cfg.Namespaces
 	return !ns.NewMnt && ns.Join[MountNamespace] == ""
 }

@@ -97,6 +97,9 @@ func (c *Container) makeProcess(ctx context.Context, p *Process, hold bool) erro
 	if err := c.killAll(ctx, state); err != nil { // of a Create that was killed
 		return err
 	}
+	if err := c.cfg.verifyJoinedMaps(); err != nil {
+		return err
+	}
 	streams, err := openStreams(p)
 	if err != nil {
 		return err
@@ -141,7 +144,7 @@ func (c *Container) makeProcess(ctx context.Context, p *Process, hold bool) erro
 	at("create: state")
 	undo.release()
 	streams.start()
-	p.live = s.liveProcess
+	p.live, s.leave = s.liveProcess, p.LeaveZombie
 	c.mu.Lock()
 	c.proc = p
 	c.mu.Unlock()

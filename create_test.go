@@ -416,3 +416,22 @@ func TestDestroyLeftovers(t *testing.T) {
 	}
 	lifeWait(t, c.Wait)
 }
+
+// An exit status that is left can be collected again, and is known to Wait all the same.
+func TestLeaveZombie(t *testing.T) {
+	cfg, _ := lifeConfig(t)
+	c := lifeNew(t, cfg)
+	p := lifeSh("exit 7")
+	p.LeaveZombie = true
+	if err := c.Run(context.Background(), p); err != nil {
+		t.Fatal(err)
+	}
+	lifeExpectExit(t, p.Wait(), lifeExit7)
+	var status unix.WaitStatus
+	if pid, err := unix.Wait4(p.Pid(), &status, unix.WNOHANG, nil); pid != p.Pid() || err != nil || status.ExitStatus() != 7 {
+		t.Errorf("wait4 returned %d, %v, status %d", pid, err, status.ExitStatus())
+	}
+	if pid, err := unix.Wait4(p.Pid(), &status, unix.WNOHANG, nil); err != unix.ECHILD {
+		t.Errorf("the second time wait4 returned %d, %v", pid, err)
+	}
+}

@@ -5,6 +5,7 @@ package container
 import (
 	"os"
 	"path"
+	"strconv"
 	"strings"
 
 	"example.com/container/internal/launch"
@@ -31,7 +32,12 @@ func (pl *plan) stepDev() error {
 	const quiet = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC
 	pl.Step("mount", "/dev")
 	at := pl.target(pl.root, "/dev", directory, inRootNoLinks)
-	dev := pl.newFS("tmpfs", "dev", quiet, fsOption{key: "mode", value: "0755"}, fsOption{key: "size", value: "65536k"})
+	asked := pl.devMount()
+	attr, _ := asked.attrs()
+	dev := pl.newFS("tmpfs", asked.source(), attr&^unix.MOUNT_ATTR_RDONLY, fsOptions(asked)...)
+	if ms, deep, ok := asked.Propagation.flags(); ok && asked.Propagation != "" {
+		pl.setAttr(dev, mountAttr{propagation: ms}, deep)
+	}
 	pl.attach(dev, at)
 	pl.close(at)
 
@@ -43,7 +49,6 @@ func (pl *plan) stepDev() error {
 	}
 
 	pts := []fsOption{{key: "newinstance", flag: true}, {key: "ptmxmode", value: "0666"}, {key: "mode", value: "0620"}}
-	const ttyGroup = 5 // "tty" everywhere; the C library expects terminals to belong to it
 	if _, ok := pl.hostGid(ttyGroup); ok {
 		// Whether a user namespace that is joined has the group, only the kernel knows.
 		pts = append(pts, fsOption{key: "gid", value: "5", optional: pl.userns == usernsJoined || nested()})
@@ -62,8 +67,31 @@ func (pl *plan) stepDev() error {
 			}
 		}
 	}
-	pl.dev = dev // stepConsole closes it
+	pl.dev = dev // stepConsole finishes it
 	return nil
+}
+
+// finishDev is for when nothing needs to be made in /dev any more.
+func (pl *plan) finishDev() {
+	if pl.devMount().Flags&MountReadOnly != 0 {
+		pl.Step("mount", "/dev")
+		pl.setAttr(pl.dev, mountAttr{set: unix.MOUNT_ATTR_RDONLY}, false)
+	}
+	pl.close(pl.dev)
+}
+
+// devMount is the mount of /dev: the configuration's, or ours.
+func (pl *plan) devMount() Mount {
+	m := Mount{Type: "tmpfs", Source: "dev", Flags: NoSuid | NoExec, Data: "mode=0755,size=65536k"}
+	for _, asked := range pl.cfg.Mounts {
+		if asked.Target == "/dev" {
+			m = asked
+		}
+	}
+	if pl.cfg.DevicesOnly {
+		m.Flags |= NoDev
+	}
+	return m
 }
 
 // mountIn mounts a new file system on a new directory of /dev, unless the configuration has a mount
@@ -85,11 +113,11 @@ func (pl *plan) mountIn(dev launch.Arg, target, typ string, attr uint64, options
 }
 
 func (pl *plan) devices(dev launch.Arg) error {
-	list := pl.cfg.Devices
-	if list == nil {
-		list = DefaultDevices()
+	nodes := dev
+	if pl.cfg.DevicesOnly && !pl.inUserNamespace() {
+		nodes = pl.nodes
 	}
-	for _, d := range list {
+	for i, d := range pl.cfg.devices() {
 		pl.Step("device", d.Path)
 		name := strings.TrimPrefix(d.Path, "/dev/")
 		for i, c := range name {
@@ -103,12 +131,29 @@ func (pl *plan) devices(dev launch.Arg) error {
 			}
 			continue
 		}
-		pl.Call(unix.SYS_MKNODAT, dev, pl.Str(name), launch.Arg(d.fileType()|d.mode()), launch.Arg(unix.Mkdev(d.Major, d.Minor)))
+		node := name
+		if pl.cfg.DevicesOnly {
+			node = strconv.Itoa(i)
+		}
+		pl.Call(unix.SYS_MKNODAT, nodes, pl.Str(node), launch.Arg(d.fileType()|d.mode()), launch.Arg(unix.Mkdev(d.Major, d.Minor)))
 		if d.Uid|d.Gid != 0 {
-			pl.Call(unix.SYS_FCHOWNAT, dev, pl.Str(name), launch.Arg(d.Uid), launch.Arg(d.Gid), unix.AT_SYMLINK_NOFOLLOW)
+			pl.Call(unix.SYS_FCHOWNAT, nodes, pl.Str(node), launch.Arg(d.Uid), launch.Arg(d.Gid), unix.AT_SYMLINK_NOFOLLOW)
+		}
+		if pl.cfg.DevicesOnly {
+			mnt := pl.cloneTree(nodes, node, false).Result()
+			pl.attachFile(mnt, dev, name)
+			pl.close(mnt)
 		}
 	}
 	return nil
+}
+
+// attachFile mounts a single file on a new file of /dev.
+func (pl *plan) attachFile(mnt, dev launch.Arg, name string) {
+	pl.Call(unix.SYS_MKNODAT, dev, pl.Str(name), unix.S_IFREG|0o644, 0)
+	at := pl.open(dev, name, unix.O_PATH, 0, ownFile).Result()
+	pl.attach(mnt, at)
+	pl.close(at)
 }
 
 func (d Device) fileType() uint32 {
@@ -161,11 +206,8 @@ func (pl *plan) bindDevice(dev launch.Arg, name string, d Device) error {
 	// Root of the container may be the node's owner on the host. Read-only keeps the node's mode, owner and
 	// times as they are; a device can be written to all the same.
 	pl.setAttr(mnt, mountAttr{set: unix.MOUNT_ATTR_RDONLY}, false)
-	pl.Call(unix.SYS_MKNODAT, dev, pl.Str(name), unix.S_IFREG|0o644, 0)
-	at := pl.open(dev, name, unix.O_PATH, 0, ownFile).Result()
-	pl.attach(mnt, at)
-	for _, fd := range []launch.Arg{src, mnt, at} {
-		pl.close(fd)
-	}
+	pl.attachFile(mnt, dev, name)
+	pl.close(src)
+	pl.close(mnt)
 	return nil
 }

@@ -89,6 +89,50 @@ func TestDevices(t *testing.T) {
 	wantText(t, sh(t, cfg, "ls /dev | tr '\n' ' '"), "fd mqueue ptmx pts shm stderr stdin stdout ")
 }
 
+// A mount of /dev sets the options of our own tmpfs, and is no other.
+func TestDevOptions(t *testing.T) {
+	devModes(t, func(t *testing.T, cfg Config) {
+		cfg = with(cfg, Mount{Type: "tmpfs", Source: "own", Target: "/dev", Flags: NoSuid | StrictAtime | MountReadOnly, Data: "mode=0700,size=128k"})
+		wantText(t, sh(t, cfg, `grep ' /dev ' /proc/mounts | cut -d' ' -f1-4 | sed 's/,uid=.*//; s/,gid=.*//; s/,inode64//'; stat -c %a /dev
+			touch /dev/x 2>&1 | grep -o 'Read-only.*'; echo x >/dev/null && echo x >/dev/shm/x && echo written`),
+			"own /dev tmpfs ro,nosuid,size=128k,mode=700\n700\nRead-only file system\nwritten")
+	})
+}
+
+// With DevicesOnly no node but those of Devices works, wherever it comes from; without it they all do.
+func TestDevicesOnly(t *testing.T) {
+	testenv.Need(t, testenv.Root)
+	cfg := testConfig(t)
+	cfg.Namespaces.NewUser = false
+	cfg.Capabilities = DefaultCapabilitiesConfig()
+	for _, set := range []*[]string{&cfg.Capabilities.Bounding, &cfg.Capabilities.Effective, &cfg.Capabilities.Permitted} {
+		*set = append(*set, "CAP_MKNOD")
+	}
+	volume := t.TempDir()
+	if err := unix.Mknod(volume+"/zero", unix.S_IFCHR|0o666, int(unix.Mkdev(1, 5))); err != nil {
+		t.Fatal(err)
+	}
+	cfg = with(cfg, Mount{Type: "bind", Source: volume, Target: "/volume", Flags: Recursive | TopOnly},
+		Mount{Type: "tmpfs", Target: "/dev/own"}, Mount{Type: "tmpfs", Target: "/copied", CopyUp: true})
+	cfg.Devices = append(DefaultDevices(), Device{Path: "/dev/deep/zero", Type: 'c', Major: 1, Minor: 5, Mode: 0o640, Uid: 5, Gid: 6})
+	const script = `for d in /dev /dev/own /copied /volume; do mknod $d/made c 1 5; done
+		stat -c '%F %t,%T %a %u:%g' /dev/null /dev/deep/zero
+		for f in /dev/zero /dev/deep/zero /dev/made /dev/own/made /copied/made /volume/made /volume/zero; do head -c1 $f >/dev/null 2>&1 && echo $f; done; ls -A /dev/pts; echo x >/dev/null`
+	nodes := "character special file 1,3 666 0:0\ncharacter special file 1,5 640 5:6\n/dev/zero\n/dev/deep/zero"
+	cfg.DevicesOnly = true
+	wantText(t, sh(t, cfg, script), nodes+"\nptmx")
+	os.Remove(volume + "/made")
+	cfg.DevicesOnly = false
+	wantText(t, sh(t, cfg, script), nodes+"\n/dev/made\n/dev/own/made\n/copied/made\n/volume/made\n/volume/zero\nptmx")
+
+	cfg.DevicesOnly = true
+	_, err := runIn(t, cfg, &Process{Args: []string{"true"}, Capabilities: &Capabilities{Bounding: []string{"CAP_SYS_ADMIN"}}})
+	var f *FieldError
+	if !errors.As(err, &f) || f.Field != "DevicesOnly" {
+		t.Errorf("with CAP_SYS_ADMIN: %v", err)
+	}
+}
+
 // In a user namespace a device is the host's of the same path, with the same numbers, or there is none.
 func TestCVE_2025_31133(t *testing.T) {
 	cfg := testConfig(t)

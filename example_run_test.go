@@ -26,6 +26,8 @@ func TestExamples(t *testing.T) {
 		"ExampleHook":                   ExampleHook,
 		"ExampleHook_func":              ExampleHook_func,
 		"ExampleContainer_Signal":       ExampleContainer_Signal,
+		"ExampleProcess_Attach":         ExampleProcess_Attach,
+		"ExampleForwardSignals":         ExampleForwardSignals,
 		"ExampleContainerState":         ExampleContainerState,
 		"ExampleLoad":                   ExampleLoad,
 		"ExampleExitError":              ExampleExitError,

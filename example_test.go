@@ -91,6 +91,40 @@ func ExampleContainer_Signal() {
 	// true
 }
 
+func ExampleProcess_Attach() {
+	c, remove := sandbox("demo")
+	defer remove()
+	p := &container.Process{
+		Args: []string{"sh", "-c", "stty -echo -onlcr; read name; stty size; echo hello, $name"},
+		Tty:  true, ConsoleSize: container.ConsoleSize{Width: 100, Height: 40},
+	}
+	must(0, c.Run(context.Background(), p))
+	must(0, p.Resize(container.ConsoleSize{Width: 80, Height: 24}))
+	time.Sleep(100 * time.Millisecond) // what it shows meanwhile is lost
+	fmt.Println(p.Attach(context.Background(), strings.NewReader("terminal\n"), os.Stdout))
+	fmt.Println(p.Wait())
+	// 24 80
+	// hello, terminal
+	// <nil>
+	// <nil>
+}
+
+func ExampleForwardSignals() {
+	c, remove := sandbox("demo")
+	defer remove()
+	p := &container.Process{Args: []string{"sh", "-c", "trap 'echo got it; exit' USR1; echo ready; while :; do sleep 0.01; done"}}
+	out := must(p.StdoutPipe())
+	must(0, c.Run(context.Background(), p))
+	stop := must(container.ForwardSignals(c))
+	defer stop()
+	io.ReadFull(out, make([]byte, len("ready\n")))
+	syscall.Kill(os.Getpid(), syscall.SIGUSR1) // as kill(1) does
+	io.Copy(os.Stdout, out)
+	fmt.Println(c.Wait())
+	// got it
+	// <nil>
+}
+
 func ExampleContainerState() {
 	c, remove := sandbox("demo")
 	defer remove()

@@ -78,10 +78,10 @@ func (c *Container) exec(ctx context.Context, p *Process, start func(*target, st
 		return fail(err)
 	}
 	defer t.close()
-	at("exec: target")
 	if err := t.findCgroup(); err != nil {
 		return fail(err)
 	}
+	at("exec: target")
 	streams, err := openStreams(p)
 	if err != nil {
 		return fail(err)
@@ -93,7 +93,7 @@ func (c *Container) exec(ctx context.Context, p *Process, start func(*target, st
 	}
 	at("exec: process")
 	streams.start()
-	p.live = s.liveProcess
+	p.live, s.leave = s.liveProcess, p.LeaveZombie
 	go s.watch(ctx, c.stopSignal(), c.stopTimeout())
 	go p.attend(s, streams)
 	return nil
@@ -102,8 +102,8 @@ func (c *Container) exec(ctx context.Context, p *Process, start func(*target, st
 // attend stays with a process that is not the container's first until its end.
 func (p *Process) attend(s *started, streams *streams) {
 	s.awaitEnd()
-	at("exec: reaped")
 	streams.processEnded()
+	at("exec: reaped")
 	close(s.kept)
 	p.finish(streams)
 }

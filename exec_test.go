@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -344,5 +346,50 @@ func TestExecCreated(t *testing.T) {
 			}
 			wantText(t, execSh(t, c, Process{}, script), want)
 		})
+	}
+}
+
+// Many at a time, from several Containers of one record; the container ends midway.
+func TestExecChurn(t *testing.T) {
+	leak.Check(t)
+	cfg := testConfig(t)
+	c := execSleeper(t, cfg)
+	const workers, rounds = 16, 15
+	var started, refused, killed atomic.Int64
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() {
+			c, err := Load(filepath.Dir(c.record.dir), c.ID())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			for i := range rounds {
+				p := &Process{Args: []string{"true"}}
+				switch err := c.Exec(t.Context(), p); {
+				case err == nil:
+					started.Add(1)
+				case errors.Is(err, ErrNotRunning):
+					refused.Add(1)
+					continue
+				default:
+					t.Error(err)
+					continue
+				}
+				if err := p.Wait(); err != nil {
+					killed.Add(1)
+				}
+				if w == 0 && i == rounds*2/3 {
+					if err := c.Signal(unix.SIGKILL); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	t.Logf("%d were started, of which %d were killed; %d were refused", started.Load(), killed.Load(), refused.Load())
+	if started.Load() < rounds || refused.Load() == 0 {
+		t.Error("the container did not end midway")
 	}
 }

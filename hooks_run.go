@@ -21,22 +21,10 @@ import (
 
 // This file runs hooks: functions, and programs where the caller is. It runs in the caller's process.
 
-// ociVersion is the version of the runtime specification that the state for hooks is of.
-const ociVersion = "1.2.0"
-
-// ociState is what programs read; see "State" in the runtime specification.
-type ociState struct {
-	OCIVersion  string            `json:"ociVersion"`
-	ID          string            `json:"id"`
-	Status      Status            `json:"status"`
-	Pid         int               `json:"pid,omitempty"`
-	Bundle      string            `json:"bundle"`
-	Annotations map[string]string `json:"annotations,omitempty"`
-}
-
 // hookState is the state as programs of a kind read it.
 func (c *Container) hookState(status Status, pid int) []byte {
-	text, _ := json.Marshal(ociState{ociVersion, c.id, status, pid, cmp.Or(c.cfg.Bundle, c.record.dir), c.cfg.Annotations}) // of strings: cannot fail
+	state := ContainerState{ID: c.id, Status: status, Pid: pid, Bundle: cmp.Or(c.cfg.Bundle, c.record.dir), Annotations: c.cfg.Annotations}
+	text, _ := json.Marshal(state.OCI()) // of strings: cannot fail
 	return append(text, '\n')
 }
 

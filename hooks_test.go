@@ -16,6 +16,7 @@ import (
 
 	"example.com/container/internal/leak"
 	"example.com/container/internal/testenv"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -190,7 +191,7 @@ func TestHookOrder(t *testing.T) {
 			}
 			annotation, _ := state["annotations"].(map[string]any)
 			if f[0] != kind || state["status"] != string(w.status) || state["pid"] != float64(w.pid) || f[2] != w.ns ||
-				state["ociVersion"] != ociVersion || state["id"] != "life" || state["bundle"] != c.record.dir || annotation["a"] != `b "c"` {
+				state["ociVersion"] != specs.Version || state["id"] != "life" || state["bundle"] != c.record.dir || annotation["a"] != `b "c"` {
 				t.Errorf("hook %d is %q, want %s %+v", i, f, kind, w)
 			}
 		}

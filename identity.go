@@ -12,14 +12,6 @@ import (
 // This file turns who the process is and what it may do into steps of the plan: limits, user,
 // groups, capabilities. It runs in the caller's process.
 
-// override is the process's own setting, or if it has none the container's.
-func override[T any](own, container *T) *T {
-	if own != nil {
-		return own
-	}
-	return container
-}
-
 func (pl *plan) noNewPrivileges() bool {
 	return *override(pl.proc.NoNewPrivileges, &pl.cfg.NoNewPrivileges)
 }

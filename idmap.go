@@ -18,6 +18,16 @@ const (
 	maxIDMapText  = 4096
 )
 
+// maxID is the highest id that is taken. Above it are ids that some program or other reads as
+// negative, and 2^32-1 means "leave it" to setresuid(2) (CVE-2024-40635).
+const maxID = 1<<31 - 2
+
+// parseID parses an id strictly.
+func parseID(s string) (uint32, error) {
+	n, err := parseDecimal(s, maxID)
+	return uint32(n), err
+}
+
 // KeepID returns maps in which the caller's own ids mean the same inside as outside. All other ids
 // are unmapped: files of others appear as those of nobody, and there is no root.
 //

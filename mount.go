@@ -21,7 +21,7 @@ type Mount struct {
 
 	// Flags are set on the mount, ClearFlags removed from it. A bind otherwise keeps the flags of
 	// its source; in a user namespace the kernel refuses to remove any of those (EPERM).
-	// With Recursive they hold for the mounts below as well.
+	// With Recursive they hold for the mounts below as well, unless TopOnly is set.
 	Flags      MountFlags
 	ClearFlags MountFlags
 
@@ -35,7 +35,8 @@ type Mount struct {
 	CopyUp bool
 
 	// UidMappings and GidMappings make a bind an idmapped mount (Linux 5.12, root only): the
-	// owners on disk, ContainerID here, appear as HostID.
+	// owners on disk, ContainerID here, appear as HostID. With Recursive it holds for the mounts below as
+	// well, unless TopOnly is set.
 	UidMappings []IDMap
 	GidMappings []IDMap
 
@@ -58,6 +59,7 @@ const (
 	NoDirAtime                           // "nodiratime"
 	NoSymFollow                          // "nosymfollow": symbolic links are not followed
 	Recursive                            // "rbind": a bind brings the mounts below its source
+	TopOnly                              // with Recursive: the other flags hold for the topmost mount only, as in mount(8)
 )
 
 // Propagation says whether mounts made later travel between this mount and its peers; see
@@ -76,3 +78,11 @@ const (
 	RShared     Propagation = "rshared"
 	RUnbindable Propagation = "runbindable"
 )
+
+// source is the name that mountinfo shows.
+func (m Mount) source() string {
+	if m.Source == "" {
+		return m.Type
+	}
+	return m.Source
+}

@@ -33,7 +33,7 @@ var mountAttributes = []struct {
 const (
 	atimeFlags   = NoAtime | RelAtime | StrictAtime
 	attrAtime    = 0x70
-	allMountFlag = MountReadOnly | NoSuid | NoDev | NoExec | atimeFlags | NoDirAtime | NoSymFollow | Recursive
+	allMountFlag = MountReadOnly | NoSuid | NoDev | NoExec | atimeFlags | NoDirAtime | NoSymFollow | Recursive | TopOnly
 )
 
 // propagations lists the kinds of propagation with their MS_* flags, linux/mount.h.
@@ -120,7 +120,7 @@ func (m *Mount) setAttribute(option string) bool {
 
 // Options returns the options that [ParseMountOptions] turns into the same fields, in a fixed
 // order: "rbind,ro,nosuid,rslave,size=64m". Options that are not set are left out; of Recursive
-// there is no trace unless there is something for it to hold for.
+// there is no trace unless there is something for it to hold for, and of TopOnly none at all.
 func (m Mount) Options() string {
 	var options []string
 	add := func(option string, yes bool) {
@@ -183,6 +183,9 @@ func (f MountFlags) String() string {
 	}
 	if f&Recursive != 0 {
 		names = append(names, "recursive")
+	}
+	if f&TopOnly != 0 {
+		names = append(names, "top-only")
 	}
 	if rest := f &^ allMountFlag; rest != 0 {
 		names = append(names, fmt.Sprintf("%#x", uint32(rest)))

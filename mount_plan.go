@@ -50,13 +50,17 @@ func (pl *plan) stepSources() error {
 		if !ok || m.Propagation == "" {
 			ms, deep = unix.MS_PRIVATE, true
 		}
-		if deep == recursive {
-			pl.setAttr(mnt, mountAttr{set: set, clear: clear, propagation: ms}, recursive)
+		all := recursive && m.Flags&TopOnly == 0
+		if deep == all {
+			pl.setAttr(mnt, mountAttr{set: set, clear: clear, propagation: ms}, all)
 		} else {
 			pl.setAttr(mnt, mountAttr{propagation: ms}, deep)
 			if set|clear != 0 {
-				pl.setAttr(mnt, mountAttr{set: set, clear: clear}, recursive)
+				pl.setAttr(mnt, mountAttr{set: set, clear: clear}, all)
 			}
+		}
+		if pl.cfg.DevicesOnly && recursive && !all { // nor on what lies below
+			pl.setAttr(mnt, mountAttr{set: unix.MOUNT_ATTR_NODEV}, true)
 		}
 		pl.sources[i].mnt = mnt
 	}
@@ -77,7 +81,7 @@ func (pl *plan) bindSource(m Mount, recursive bool) (launch.Arg, error) {
 		return 0, err
 	}
 	defer userns.Close()
-	f, err := idmappedTree(m.Source, recursive, userns)
+	f, err := idmappedTree(m.Source, recursive, recursive && m.Flags&TopOnly == 0, userns)
 	if err != nil {
 		return 0, err
 	}
@@ -93,8 +97,12 @@ type mountSource struct {
 }
 
 // effectiveMount replaces a file system of the kernel's that cannot be made here, because it shows
-// a namespace that is not the container's own, with the host's view of the same.
+// a namespace that is not the container's own, with the host's view of the same. It also adds what
+// DevicesOnly asks of all mounts but devpts, which holds the container's own terminals only.
 func (pl *plan) effectiveMount(m Mount) Mount {
+	if pl.cfg.DevicesOnly && m.Type != "devpts" {
+		m.Flags |= NoDev
+	}
 	ns := &pl.cfg.Namespaces
 	var owner NamespaceKind
 	switch m.Type {
@@ -122,8 +130,8 @@ func (pl *plan) stepMounts() error {
 	}
 	for i, m := range pl.cfg.Mounts {
 		m = pl.effectiveMount(m)
-		if strings.HasPrefix(m.Target, "/dev/") {
-			continue // on the new /dev, by stepDev
+		if m.Target == "/dev" || strings.HasPrefix(m.Target, "/dev/") {
+			continue // by stepDev, the latter on the new /dev
 		}
 		if pl.sources[i].skip {
 			pl.log.Debug("mount source does not exist", "source", m.Source)
@@ -194,14 +202,6 @@ func (pl *plan) copyUp(m Mount, base, at launch.Arg, attr uint64) launch.Arg {
 // statfsSize is the size of struct statfs, f_type first.
 const statfsSize = 120
 
-// source is the name that mountinfo shows.
-func (m Mount) source() string {
-	if m.Source == "" {
-		return m.Type
-	}
-	return m.Source
-}
-
 func fsOptions(m Mount) []fsOption {
 	var list []fsOption
 	for _, o := range m.dataOptions() {
@@ -237,6 +237,11 @@ func (pl *plan) stepScratch() error {
 			pl.makeDir(base, "work", 0o755)
 			pl.sources[i].mnt = base
 		}
+	}
+	if pl.cfg.DevicesOnly && !pl.inUserNamespace() {
+		pl.Step("scratch", "devices")
+		pl.nodes = pl.newFS("tmpfs", "dev", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, fsOption{key: "mode", value: "0755"}, fsOption{key: "size", value: "4k"})
+		pl.attachOverRoot(pl.nodes)
 	}
 	if len(pl.cfg.MaskPaths) > 0 {
 		pl.Step("scratch", "mask")
@@ -306,9 +311,29 @@ func (pl *plan) stepSysctls() error {
 		if err != nil {
 			return err
 		}
+		if err := pl.refuseOwnNamespace(sysctlKind(rel), sysctlField(name)); err != nil {
+			return err
+		}
 		pl.Step("sysctl", name)
 		pl.writeFile(proc, "sys/"+rel, ownFile, pl.cfg.Sysctl[name]+"\n")
 	}
 	pl.close(proc)
+	return nil
+}
+
+// refuseOwnNamespace fails if the container joins the namespace that the caller is in: what is set there
+// would hold for the caller, too.
+func (pl *plan) refuseOwnNamespace(kind NamespaceKind, field string) error {
+	path := pl.cfg.Namespaces.Join[kind]
+	if path == "" {
+		return nil
+	}
+	joined, err := os.Stat(path)
+	if err != nil {
+		return &Error{Op: "join namespace", Path: path, Err: err}
+	}
+	if own, err := os.Stat("/proc/self/ns/" + string(kind)); err != nil || os.SameFile(own, joined) {
+		return fieldErrorf(field, "would hold for the caller, too: %s is the caller's own namespace", path)
+	}
 	return nil
 }

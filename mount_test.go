@@ -4,6 +4,7 @@ package container
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -79,6 +80,7 @@ func TestBindRecursive(t *testing.T) {
 			{MountReadOnly, ""},
 			{Recursive, "file\nwrote /b/x\nwrote /b/sub/x"},
 			{Recursive | MountReadOnly, "file"},
+			{Recursive | MountReadOnly | TopOnly, "file\nwrote /b/sub/x"},
 		} {
 			cfg := with(base, Mount{Type: "bind", Source: dir, Target: "/b", Flags: test.flags})
 			wantText(t, sh(t, cfg, script), test.want)
@@ -266,6 +268,26 @@ func TestIDMappedBind(t *testing.T) {
 	}
 }
 
+// Of a recursive bind all mounts are idmapped, or the topmost one alone.
+func TestIDMappedRecursive(t *testing.T) {
+	inMountNamespace(t, func(t *testing.T) {
+		dir := t.TempDir()
+		writeTree(t, dir, map[string]string{"sub/": "", "file": ""})
+		mount(t, "tmpfs", dir+"/sub", "tmpfs", 0)
+		writeTree(t, dir, map[string]string{"sub/file": ""})
+		if err := errors.Join(os.Chown(dir+"/file", 5, 5), os.Chown(dir+"/sub/file", 5, 5)); err != nil {
+			t.Fatal(err)
+		}
+		base := testConfig(t)
+		base.Namespaces.NewUser = false
+		ids := []IDMap{{ContainerID: 5, HostID: 7, Size: 1}}
+		for flags, want := range map[MountFlags]string{Recursive: "7\n7", Recursive | TopOnly: "7\n5"} {
+			cfg := with(base, Mount{Type: "bind", Source: dir, Target: "/b", Flags: flags, UidMappings: ids, GidMappings: ids})
+			wantText(t, sh(t, cfg, "stat -c %u /b/file /b/sub/file"), want)
+		}
+	})
+}
+
 func TestMountSources(t *testing.T) {
 	cfg := testConfig(t)
 	missing := filepath.Join(t.TempDir(), "missing")
@@ -341,4 +363,22 @@ func TestSysctls(t *testing.T) {
 	cfg.Sysctl = map[string]string{"kernel.msgmax": "much"}
 	_, err = runIn(t, cfg, &Process{Args: []string{"true"}})
 	wantError(t, err, "sysctl", unix.EINVAL)
+}
+
+// A parameter of a joined namespace is set there, unless it is the caller's.
+func TestSysctlJoined(t *testing.T) {
+	testenv.Need(t, testenv.Root)
+	cfg := testConfig(t)
+	cfg.Namespaces.NewUser = false
+	other := lifeStart(t, cfg, &Process{Args: []string{"sleep", "1000"}})
+	cfg.Namespaces.NewNet = false
+	cfg.Sysctl = map[string]string{"net.ipv4.ip_forward": "1"}
+	cfg.Namespaces.Join = map[NamespaceKind]string{NetworkNamespace: fmt.Sprintf("/proc/%d/ns/net", other.Pid())}
+	wantText(t, sh(t, cfg, "cat /proc/sys/net/ipv4/ip_forward"), "1")
+	cfg.Namespaces.Join[NetworkNamespace] = "/proc/self/ns/net"
+	_, err := runIn(t, cfg, &Process{Args: []string{"true"}})
+	var f *FieldError
+	if !errors.As(err, &f) || !strings.HasPrefix(f.Field, "Sysctl") {
+		t.Errorf("in the caller's own: %v", err)
+	}
 }

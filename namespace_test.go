@@ -4,9 +4,11 @@ package container
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -269,4 +271,31 @@ func TestLoopbackIsUp(t *testing.T) {
 	cfg := testConfig(t)
 	wantText(t, sh(t, cfg, "ls /sys/class/net; ip -o addr show lo | tr -s ' ' | cut -d' ' -f4; ip -o link show lo | grep -o '<.*>'"),
 		"lo\n127.0.0.1/8\n::1/128\n<LOOPBACK,UP,LOWER_UP>")
+}
+
+// Maps of a joined user namespace are what it must have.
+func TestJoinedMaps(t *testing.T) {
+	cfg := testConfig(t)
+	other := lifeStart(t, cfg, &Process{Args: []string{"sleep", "1000"}})
+	has := cfg
+	has.UidMappings, has.GidMappings = defaultMaps()
+	wrong := has
+	wrong.UidMappings = []IDMap{{ContainerID: 5, HostID: os.Geteuid(), Size: 1}}
+	for _, c := range []*Config{&has, &wrong} {
+		c.Namespaces.NewUser = false
+		c.Namespaces.Join = map[NamespaceKind]string{UserNamespace: fmt.Sprintf("/proc/%d/ns/user", other.Pid())}
+	}
+	wantText(t, sh(t, has, "id -u"), "0")
+	_, err := runIn(t, wrong, &Process{Args: []string{"true"}})
+	var f *FieldError
+	if !errors.As(err, &f) || f.Field != "UidMappings" {
+		t.Errorf("other maps: %v", err)
+	}
+}
+
+func TestJoinRanges(t *testing.T) {
+	got := joinRanges([]IDMap{pureMap(5, 105, 5), pureMap(0, 100, 5), pureMap(10, 200, 1), pureMap(12, 202, 1)})
+	if want := []IDMap{pureMap(0, 100, 10), pureMap(10, 200, 1), pureMap(12, 202, 1)}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
 }

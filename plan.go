@@ -99,6 +99,7 @@ type plan struct {
 	dev      launch.Arg    // the container's /dev
 	terminal launch.Arg    // the process's
 	mask     launch.Arg    // a file system with an empty file and an empty directory
+	nodes    launch.Arg    // a file system that holds the device nodes, with DevicesOnly
 	cwd      launch.Arg
 	entered  launch.Arg // whether root could enter it
 	path     launch.Arg // the executable's path, found by the lookup

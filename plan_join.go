@@ -31,7 +31,7 @@ var joinSteps = []step{
 	{"session", (*plan).stepSession, "a new session has no controlling terminal to push input into (CVE-2017-5226)"},
 	{"keyring", (*plan).stepKeyring, "the caller's session keyring must not be searchable from inside"},
 	{"root", (*plan).stepOpenRoot, "of the mount namespace; what the first process has made of its own root does not count"},
-	{"console", (*plan).stepJoinConsole, "in the container's devpts; the master goes to the caller"},
+	{"console", (*plan).stepJoinConsole, "a terminal of the container's devpts, which is known by its type: others have been here"},
 	{"working directory", (*plan).stepWorkdir, "made if missing; kept as a descriptor, below the root (CVE-2024-21626)"},
 	{"streams", (*plan).stepStreams, "so that the user can open /dev/stdout again"},
 	{"limits", (*plan).stepLimits, "rlimits, umask, scheduler, personality: while we still may raise them"},

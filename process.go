@@ -45,7 +45,8 @@ type Process struct {
 	// the size follows that of the terminal (SIGWINCH). The end of any other Stdin is not passed on,
 	// since a terminal has no end: write "\x04" for what Ctrl-D does. With both nil nothing is copied, and what
 	// the process writes is dropped, until [Process.Attach]. The caller holds the other side of the terminal: when
-	// the caller's process ends, the container's gets SIGHUP.
+	// the caller's process ends, the container's gets SIGHUP. A caller that is killed cannot restore its own terminal:
+	// see reset(1).
 	Tty bool
 
 	// ConsoleSize is the terminal's first size. Zero: that of the caller's terminal, if Stdin or Stdout
@@ -71,6 +72,11 @@ type Process struct {
 	// exec.ErrWaitDelay. Zero: no bound.
 	WaitDelay time.Duration
 
+	// LeaveZombie leaves the exit status to be collected again, by the process that inherits this one when the caller
+	// ends: a subreaper (PR_SET_CHILD_SUBREAPER), as the monitor of a container is. Wait works; until the
+	// caller ends, the process stays a zombie. It means nothing with Config.Detached.
+	LeaveZombie bool
+
 	// What follows overrides the container's setting of the same name. Nil or empty: the container's.
 	Capabilities    *Capabilities
 	NoNewPrivileges *bool
@@ -88,4 +94,12 @@ type Process struct {
 
 	// Both ends of what StdinPipe, StdoutPipe and StderrPipe have made.
 	childEnds, parentEnds []*os.File
+}
+
+// override is the process's own setting, or if it has none the container's.
+func override[T any](own, container *T) *T {
+	if own != nil {
+		return own
+	}
+	return container
 }

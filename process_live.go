@@ -23,6 +23,7 @@ type liveProcess struct {
 	done   chan struct{} // closed when the process has ended and its output has been copied
 	ended  chan struct{} // closed when the process has ended
 	kept   chan struct{} // closed when its end has been recorded
+	leave  bool          // Process.LeaveZombie
 	status syscall.WaitStatus
 	rusage unix.Rusage
 	end    time.Time
@@ -32,6 +33,9 @@ type liveProcess struct {
 	// Of a detached container's process, which is no child of ours.
 	supervisor *liveProcess
 	exitFile   *os.File
+
+	// Of a process started by nsenter: its parent, which is our child and ends as it does.
+	outer *liveProcess
 }
 
 // newLiveProcess takes ownership of pidfd, a child's.
@@ -48,18 +52,25 @@ func newLiveProcess(pid, pidfd int) (*liveProcess, error) {
 
 // reap waits for the end of the process.
 func (l *liveProcess) reap() error {
-	if l.supervisor != nil {
+	switch {
+	case l.supervisor != nil:
 		return l.reapSupervised()
+	case l.outer != nil:
+		return l.reapOuter()
 	}
 	conn, err := l.pidfd.SyscallConn()
 	if err != nil {
 		return err
 	}
+	options := unix.WEXITED | unix.WNOHANG
+	if l.leave {
+		options |= unix.WNOWAIT
+	}
 	var waitErr error
 	err = conn.Read(func(fd uintptr) bool {
 		var info waitInfo
 		for {
-			waitErr = unix.Waitid(unix.P_PIDFD, int(fd), info.siginfo(), unix.WEXITED|unix.WNOHANG, &l.rusage)
+			waitErr = unix.Waitid(unix.P_PIDFD, int(fd), info.siginfo(), options, &l.rusage)
 			if waitErr != unix.EINTR {
 				break
 			}

@@ -27,6 +27,9 @@ func (pl *plan) resolveProcess() error {
 		return err
 	}
 	pl.caps = caps
+	if err := pl.cfg.checkDeviceWall(caps); err != nil {
+		return err
+	}
 
 	if err := pl.resolveUser(); err != nil {
 		return err

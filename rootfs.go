@@ -25,17 +25,6 @@ func (pl *plan) rootAttr() uint64 {
 	return attr
 }
 
-// access is Root.Access with its zero value resolved.
-func (r Root) access() Access {
-	switch {
-	case r.Access != "":
-		return r.Access
-	case r.Dir == "/" || len(r.Layers) > 0:
-		return CopyOnWrite
-	}
-	return ReadWrite
-}
-
 // stepPrivate stops propagation between the mounts of our namespace and the host's.
 func (pl *plan) stepPrivate() error {
 	if !pl.cfg.Namespaces.NewMnt {
@@ -131,7 +120,7 @@ func (pl *plan) idmappedLayers(base launch.Arg, layers []string) ([]string, erro
 	defer userns.Close()
 	names := make([]string, len(layers))
 	for i, dir := range layers {
-		f, err := idmappedTree(dir, false, userns)
+		f, err := idmappedTree(dir, false, false, userns)
 		if err != nil {
 			return nil, err
 		}

@@ -45,11 +45,13 @@ var rules = []rule{
 		allow: []allowance{
 			{"internal/launch/", "starts the launcher"},
 			{"idmap_*.go", "newuidmap and newgidmap, which are setuid"},
+			{"nsenter.go", "prlimit, setpriv and nsenter of the host, in place of the launcher"},
 			{"hooks_run.go", "hooks, which are programs of the caller's"},
 			{"stdio.go", "returns exec.ErrWaitDelay, and starts nothing"},
 			{"internal/testenv/", "for tests: probes what the host can do"},
 			{"internal/leak/", "for tests: asks nft for its tables"},
 			{"examples/internal/clitest/", "for tests: runs the examples"},
+			{"examples/ocirun/", "a program: ps(1) prints the table that its command ps is to print"},
 			{"internal/bench/", "a program: times the programs of others"},
 		},
 		faults: 4,

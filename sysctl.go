@@ -61,8 +61,8 @@ func sysctlPath(name string) (string, error) {
 }
 
 // checkSysctl tells whether a container with these namespaces may set a parameter to a value: only
-// one that belongs to a namespace, and only if that namespace is new, so that nobody else sees the
-// change.
+// one that belongs to a namespace, and only if that namespace is new or joined. That a joined one is not
+// the caller's own is found out at the start.
 func checkSysctl(name, value string, ns Namespaces) error {
 	path, err := sysctlPath(name)
 	if err != nil {
@@ -78,16 +78,13 @@ func checkSysctl(name, value string, ns Namespaces) error {
 	if path == "kernel/hostname" {
 		return fieldErrorf(field, "set Hostname instead")
 	}
-	for _, s := range namespacedSysctls {
-		if path != s.path && !(strings.HasSuffix(s.path, "/") && strings.HasPrefix(path, s.path)) {
-			continue
-		}
-		if !ns.isNew(s.kind) {
-			return fieldErrorf(field, "needs a new %s namespace; set Namespaces.%s", s.kind, newFieldName(s.kind))
-		}
-		return nil
+	switch kind := sysctlKind(path); {
+	case kind == "":
+		return fieldErrorf(field, "belongs to the host and not to a namespace; set it there with sysctl(8)")
+	case !ns.private(kind):
+		return fieldErrorf(field, "needs a %s namespace of the container's own; set Namespaces.%s", kind, newFieldName(kind))
 	}
-	return fieldErrorf(field, "belongs to the host and not to a namespace; set it there with sysctl(8)")
+	return nil
 }
 
 func sysctlField(name string) string { return mapKey("Sysctl", name) }
@@ -110,4 +107,14 @@ func newFieldName(kind NamespaceKind) string {
 		return "NewUser"
 	}
 	return "New" + strings.ToUpper(string(kind))
+}
+
+// sysctlKind is the kind of namespace that a parameter belongs to.
+func sysctlKind(path string) NamespaceKind {
+	for _, s := range namespacedSysctls {
+		if path == s.path || strings.HasSuffix(s.path, "/") && strings.HasPrefix(path, s.path) {
+			return s.kind
+		}
+	}
+	return ""
 }

@@ -53,6 +53,11 @@ func (c *Container) Run(ctx context.Context, p *Process) error { return unsuppor
 // Exec returns ErrUnsupported.
 func (c *Container) Exec(ctx context.Context, p *Process) error { return unsupported("exec", "") }
 
+// ExecWithNsenter returns ErrUnsupported.
+func (c *Container) ExecWithNsenter(ctx context.Context, p *Process) error {
+	return unsupported("exec", "")
+}
+
 // ExecNoUserNs returns ErrUnsupported.
 func (c *Container) ExecNoUserNs(ctx context.Context, p *Process) error {
 	return unsupported("exec", "")

@@ -23,10 +23,6 @@ const (
 	maxAccountLines = 65536
 )
 
-// maxID is the highest id that is taken. Above it are ids that some program or other reads as
-// negative, and 2^32-1 means "leave it" to setresuid(2) (CVE-2024-40635).
-const maxID = 1<<31 - 2
-
 // execUser is who a process runs as, in ids of the container.
 type execUser struct {
 	uid, gid uint32
@@ -238,12 +234,6 @@ func checkAccount(s string) error {
 		return errors.New("this cannot be a name")
 	}
 	return nil
-}
-
-// parseID parses an id strictly.
-func parseID(s string) (uint32, error) {
-	n, err := parseDecimal(s, maxID)
-	return uint32(n), err
 }
 
 // unique leaves out what has come before, and keeps the order.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -191,13 +192,13 @@ func newUserNamespace(ctx context.Context, uid, gid []IDMap) (*os.File, error) {
 }
 
 // idmappedTree is a copy of a part of the host's tree on which an owner appears as the id that userns
-// maps it to. It is attached nowhere. It needs root in the user namespace of the file system; see
+// maps it to: on the topmost mount, or deep on all. It is attached nowhere. It needs root in the user namespace of the file system; see
 // mount_setattr(2).
-func idmappedTree(source string, recursive bool, userns *os.File) (*os.File, error) {
+func idmappedTree(source string, recursive, deep bool, userns *os.File) (*os.File, error) {
 	tree, err := openTree(source, recursive)
 	if err == nil {
 		flags := uint(unix.AT_EMPTY_PATH)
-		if recursive {
+		if deep {
 			flags |= unix.AT_RECURSIVE
 		}
 		attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(userns.Fd())}
@@ -244,4 +245,62 @@ func (pl *plan) hostTree(source string, recursive bool) (launch.Arg, error) {
 	}
 	pl.files = append(pl.files, f)
 	return pl.File(f), nil
+}
+
+// verifyJoinedMaps sees that a joined user namespace has the maps that the configuration says it has. Only
+// a process in the namespace shows them.
+func (c *Config) verifyJoinedMaps() error {
+	path := c.Namespaces.Join[UserNamespace]
+	if path == "" || len(c.UidMappings) == 0 {
+		return nil
+	}
+	ns, err := os.Open(path)
+	if err != nil {
+		return &Error{Op: "join namespace", Path: path, Err: err}
+	}
+	defer ns.Close()
+	p := launch.New(0)
+	p.Step("join namespace", path)
+	p.Call(unix.SYS_SETNS, p.File(ns), unix.CLONE_NEWUSER)
+	p.Send(tagMaps, 0)
+	p.Wait()
+	p.Exit(0)
+	child, err := p.Start(&launch.Attr{})
+	if err != nil {
+		return &Error{Op: "join namespace", Path: path, Err: err}
+	}
+	defer func() {
+		child.CloseSocket() // ends the process
+		child.Process().Wait()
+		child.Release()
+	}()
+	if _, err := child.Next(); err != nil {
+		return stepError(err)
+	}
+	for _, m := range []struct {
+		field, file string
+		want        []IDMap
+	}{{"UidMappings", "uid_map", c.UidMappings}, {"GidMappings", "gid_map", c.GidMappings}} {
+		has, err := readIDMap(fmt.Sprintf("/proc/%d/%s", child.Process().Pid, m.file))
+		if err != nil {
+			return &Error{Op: "join namespace", Path: path, Err: err}
+		}
+		if !slices.Equal(joinRanges(has), joinRanges(m.want)) {
+			return fieldErrorf(m.field, "the user namespace %s maps %v, and not %v; leave it out, or join another", path, has, m.want)
+		}
+	}
+	return nil
+}
+
+// joinRanges orders a map and makes one line of those that follow each other.
+func joinRanges(maps []IDMap) (list []IDMap) {
+	maps = slices.SortedFunc(slices.Values(maps), func(a, b IDMap) int { return cmp.Compare(a.ContainerID, b.ContainerID) })
+	for _, m := range maps {
+		if last := len(list) - 1; last >= 0 && list[last].ContainerID+list[last].Size == m.ContainerID && list[last].HostID+list[last].Size == m.HostID {
+			list[last].Size += m.Size
+			continue
+		}
+		list = append(list, m)
+	}
+	return list
 }

@@ -22,6 +22,7 @@ var configChecks = []func(*Config) []error{
 	checkNames,
 	checkMounts,
 	checkDevices,
+	checkDevicesOnly,
 	checkPaths,
 	checkSysctls,
 	checkLife,
@@ -162,7 +163,7 @@ func (k NamespaceKind) known() bool {
 	return false
 }
 
-// checkIDMappings: maps that the kernel takes, for a new user namespace.
+// checkIDMappings: maps that the kernel takes, for a new user namespace or of one that is joined.
 func checkIDMappings(c *Config) []error {
 	var errs fieldErrors
 	for _, m := range []struct {
@@ -174,8 +175,8 @@ func checkIDMappings(c *Config) []error {
 	} {
 		switch {
 		case len(m.maps) == 0:
-		case !c.Namespaces.NewUser:
-			errs.addf(m.field, "needs a new user namespace; set Namespaces.NewUser")
+		case !c.Namespaces.private(UserNamespace):
+			errs.addf(m.field, "needs a user namespace of the container's own; set Namespaces.NewUser")
 			continue
 		case len(m.otherMaps) == 0:
 			errs.addf(m.other, "is empty, but %s is not; set both or none", m.field)

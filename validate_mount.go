@@ -71,8 +71,10 @@ func checkMountTarget(field string, m Mount) []error {
 	switch {
 	case m.Target == "/":
 		errs.addf(field, "is the root itself; set Root")
-	case m.Target == "/dev":
-		errs.addf(field, "/dev always is a fresh tmpfs with what Devices says; leave this mount out")
+	case m.Target == "/dev" && (m.Type != "tmpfs" || m.CopyUp):
+		errs.addf(field, "/dev always is a fresh tmpfs with what Devices says; leave this mount out, or give options for that tmpfs")
+	case m.Target == "/dev" && m.Flags&NoDev != 0:
+		errs.addf(field, "NoDev would make the nodes of /dev useless; see DevicesOnly")
 	case m.Target == "/proc" && !own("proc"):
 		errs.addf(field, "only type proc, or a recursive bind of the host's /proc, may stand on /proc")
 	case m.Target == "/sys" && !own("sysfs"):
@@ -95,6 +97,12 @@ func checkMountFlags(field string, m Mount) []error {
 	}
 	if m.ClearFlags&Recursive != 0 {
 		errs.addf(field+".ClearFlags", "Recursive belongs in Flags: it holds for both")
+	}
+	if m.ClearFlags&TopOnly != 0 {
+		errs.addf(field+".ClearFlags", "TopOnly belongs in Flags: it holds for both")
+	}
+	if m.Flags&TopOnly != 0 && m.Flags&Recursive == 0 {
+		errs.addf(field+".Flags", "TopOnly tells what Recursive means for the other flags; set both or none")
 	}
 	if both := m.Flags & m.ClearFlags; both != 0 {
 		errs.addf(field+".ClearFlags", "%v is both set and cleared", both)
@@ -170,4 +178,36 @@ func checkDevices(c *Config) []error {
 		}
 	}
 	return errs
+}
+
+// checkDevicesOnly: a mount table of the container's own, that its processes cannot go around.
+func checkDevicesOnly(c *Config) []error {
+	var errs fieldErrors
+	if !c.DevicesOnly {
+		return nil
+	}
+	if !c.Namespaces.isNew(MountNamespace) {
+		errs.addf("DevicesOnly", "needs a new mount namespace; set Namespaces.NewMnt")
+	}
+	if !c.Namespaces.private(PIDNamespace) {
+		errs.addf("DevicesOnly", "needs a PID namespace of the container's own: the roots of other processes are reached through /proc; set Namespaces.NewPID")
+	}
+	for i, m := range c.Mounts {
+		if m.ClearFlags&NoDev != 0 && m.Type != "devpts" {
+			errs.addf(index("Mounts", i)+".ClearFlags", "NoDev cannot be cleared with DevicesOnly")
+		}
+	}
+	if caps, err := c.Capabilities.sets(); err == nil { // the names have been checked elsewhere
+		errs.add(c.checkDeviceWall(caps))
+	}
+	return errs
+}
+
+// checkDeviceWall refuses the capability that takes NoDev off a mount.
+func (c *Config) checkDeviceWall(caps capSets) error {
+	n, _ := capabilityNumber("CAP_SYS_ADMIN")
+	if c.DevicesOnly && (caps.bounding|caps.permitted)&(1<<n) != 0 {
+		return fieldErrorf("DevicesOnly", "cannot be held against CAP_SYS_ADMIN in the bounding set; leave one of the two out")
+	}
+	return nil
 }

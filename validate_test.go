@@ -140,7 +140,20 @@ func TestValidateConfig(t *testing.T) {
 		{"copy-up of a bind", pureMount(Mount{Type: "bind", Source: "/a", Target: "/b", CopyUp: true}), []string{"Mounts[0].CopyUp"}},
 		{"over the root", pureMount(Mount{Type: "tmpfs", Target: "/"}), []string{"Mounts[0].Target"}},
 		{"over the root in disguise", pureMount(Mount{Type: "tmpfs", Target: "/a/.."}), []string{"Mounts[0].Target"}},
-		{"over /dev", pureMount(Mount{Type: "tmpfs", Target: "/dev"}), []string{"Mounts[0].Target"}},
+		{"options of /dev", pureMount(Mount{Type: "tmpfs", Target: "/dev", Data: "size=1m"}), nil},
+		{"over /dev", pureMount(Mount{Type: "bind", Source: "/dev", Target: "/dev"}), []string{"Mounts[0].Target"}},
+		{"/dev of the image", pureMount(Mount{Type: "tmpfs", Target: "/dev", CopyUp: true}), []string{"Mounts[0].Target"}},
+		{"useless /dev", pureMount(Mount{Type: "tmpfs", Target: "/dev", Flags: NoDev}), []string{"Mounts[0].Target"}},
+		{"top only", pureMount(Mount{Type: "bind", Source: "/a", Target: "/a", Flags: Recursive | TopOnly}), nil},
+		{"top of what", pureMount(Mount{Type: "bind", Source: "/a", Target: "/a", Flags: TopOnly}), []string{"Mounts[0].Flags"}},
+		{"devices only", func(c *Config) { c.DevicesOnly = true }, nil},
+		{"devices only, of all processes", func(c *Config) { c.DevicesOnly, c.Namespaces.NewPID = true, false }, []string{"DevicesOnly"}},
+		{"devices only, for nobody", func(c *Config) {
+			c.DevicesOnly, c.Capabilities = true, &Capabilities{Bounding: []string{"CAP_SYS_ADMIN"}}
+		}, []string{"DevicesOnly"}},
+		{"devices only, but here", func(c *Config) {
+			c.DevicesOnly, c.Mounts = true, []Mount{{Type: "bind", Source: "/a", Target: "/a", ClearFlags: NoDev}}
+		}, []string{"Mounts[0].ClearFlags"}},
 		{"below /dev", pureMount(Mount{Type: "tmpfs", Target: "/dev/shm", Data: "size=1m"}), nil},
 		{"volume over /proc", pureMount(Mount{Type: "bind", Source: "/evil", Target: "/proc"}), []string{"Mounts[0].Target"}},
 		{"tmpfs over /proc", pureMount(Mount{Type: "tmpfs", Target: "/proc"}), []string{"Mounts[0].Target"}},

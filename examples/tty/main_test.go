@@ -190,7 +190,7 @@ func TestJobControl(t *testing.T) {
 		w.line("sleep 100")
 		w.awaitProcess("sleep 100")
 		w.keys("C-z")
-		w.await("^Z[2] + Stopped")
+		w.awaitThat("stopped job", func(lines []string) bool { return strings.Contains(strings.Join(lines, "\n"), "^Z[2] + Stopped") })
 		w.clear("tty$")
 		w.line("jobs")
 		w.await("[2] + Stopped")

@@ -46,7 +46,7 @@ func (s start) makeBundle() error {
 		"hostname":   "container",
 		"root":       object{"path": s.rootfs},
 		"process": object{
-			"args": []string{program}, "env": []string{"PATH=/bin"}, "cwd": "/",
+			"args": s.args, "env": []string{"PATH=/bin"}, "cwd": "/",
 			"user": object{"uid": 0, "gid": 0}, "noNewPrivileges": true,
 			"capabilities": object{"bounding": kept, "effective": kept, "permitted": kept},
 		},

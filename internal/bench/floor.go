@@ -23,21 +23,25 @@ import (
 //go:embed testdata/floor.c
 var floorSource []byte
 
-// floor compiles and starts it; the field ends it.
-func (s start) floor(f *field) (contender, error) {
+// floor compiles and starts one; the field ends it.
+func (s start) floor(f *field, code []byte, args ...string) (contender, error) {
 	gcc := testenv.LookPath("gcc")
 	if gcc == "" {
 		return contender{}, errors.New("needs gcc")
 	}
-	source, binary := filepath.Join(s.dir, "floor.c"), filepath.Join(s.dir, "floor")
-	if err := os.WriteFile(source, floorSource, 0o644); err != nil {
+	dir, err := os.MkdirTemp(s.dir, "floor") // one that runs cannot be written over
+	if err != nil {
+		return contender{}, err
+	}
+	source, binary := filepath.Join(dir, "floor.c"), filepath.Join(dir, "floor")
+	if err := os.WriteFile(source, code, 0o644); err != nil {
 		return contender{}, err
 	}
 	if out, err := exec.Command(gcc, "-O2", "-static", "-o", binary, source).CombinedOutput(); err != nil {
 		return contender{}, fmt.Errorf("%w: %s", err, out)
 	}
 
-	cmd := exec.Command(binary, s.rootfs, program)
+	cmd := exec.Command(binary, args...)
 	if s.userns {
 		cmd.Args = append(cmd.Args, "userns")
 	}

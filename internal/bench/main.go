@@ -33,6 +33,10 @@ type row struct {
 var rows = []row{
 	{"run", "directory rootfs, static true, all namespaces but user; as root", false, prepareRun},
 	{"run-rootless", "the same in a user namespace, one id mapped", false, prepareRootless},
+	{"parallel", "100 such containers, 8 at a time; as root", true, prepareParallel},
+	{"parallel-rootless", "the same in a user namespace", true, prepareParallelRootless},
+	{"exec", "another process, static true, in a container that runs; as root", false, prepareExec},
+	{"exec-rootless", "the same in a user namespace, one id mapped", false, prepareExecRootless},
 	{"pull", "an image of 4 layers, 13 000 files, from a registry on this machine, unpacked", true, preparePull},
 }
 

@@ -31,29 +31,36 @@ type start struct {
 	rootfs string
 	state  string // for the records of containers: in memory, as /run is
 	userns bool
+	args   []string // of the first process
 }
 
 // prepareStart makes a root directory, and all who can start a container on it.
 func prepareStart(dir string, userns bool) (f field, err error) {
-	state, err := os.MkdirTemp("/dev/shm", "bench")
+	s, err := newStart(&f, dir, userns, program)
 	if err != nil {
 		return f, err
 	}
-	f.end = append(f.end, func() { os.RemoveAll(state) })
-	s := start{dir, filepath.Join(dir, "rootfs"), state, userns}
-	if err := s.makeRootfs(); err != nil {
-		return f, err
-	}
-	if err := s.makeBundle(); err != nil {
-		return f, err
-	}
 	f.add(oursName, s.ours)
-	f.add("C floor", func() (contender, error) { return s.floor(&f) })
+	f.add("C floor", func() (contender, error) { return s.floor(&f, floorSource, s.rootfs, program) })
 	f.add("crun", s.crun)
 	f.add("runc", s.runc)
 	f.add("bwrap", s.bwrap)
 	f.add("podman", func() (contender, error) { return s.podman(&f) })
 	return f, nil
+}
+
+// newStart makes the root directory and a bundle for it.
+func newStart(f *field, dir string, userns bool, args ...string) (s start, err error) {
+	state, err := os.MkdirTemp("/dev/shm", "bench")
+	if err != nil {
+		return s, err
+	}
+	f.end = append(f.end, func() { os.RemoveAll(state) })
+	s = start{dir, filepath.Join(dir, "rootfs"), state, userns, args}
+	if err := s.makeRootfs(); err != nil {
+		return s, err
+	}
+	return s, s.makeBundle()
 }
 
 // makeRootfs fills a directory with a static true and the places for mounts.

@@ -17,6 +17,21 @@ var Nft = Program("nft", "nftables")
 // Tmux is a terminal multiplexer: a terminal whose screen a test can read.
 var Tmux = Program("tmux", "tmux")
 
+// Podman is a client of OCI runtimes, with what it needs to run containers.
+var Podman = Requirement{Name: "podman", Probe: func() error {
+	for _, p := range []struct{ name, pkg string }{{"podman", "podman"}, {"conmon", "conmon"}} {
+		if err := Program(p.name, p.pkg).Probe(); err != nil {
+			return err
+		}
+	}
+	if LookPath("catatonit") == "" { // its --init
+		if _, err := os.Stat("/usr/libexec/podman/catatonit"); err != nil {
+			return missing(install("catatonit"), "there is no program catatonit")
+		}
+	}
+	return nil
+}}
+
 // Program requires a program in PATH or in a directory for administrators, which an ordinary
 // user's PATH often lacks. pkg is the Debian package that has it; the requirement's name is the
 // program's.

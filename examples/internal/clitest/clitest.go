@@ -58,3 +58,19 @@ func Output(t testing.TB, cmd *exec.Cmd) (stdout, stderr string, code int) {
 	}
 	return out.String(), errs.String(), code
 }
+
+// Executable writes a script that is the program, for others to call; args stand before theirs.
+func Executable(t testing.TB, path string, args ...string) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := "#!/bin/sh\n" + isProgram + "=1 exec '" + self + "'"
+	for _, arg := range args {
+		text += " '" + arg + "'"
+	}
+	if err := os.WriteFile(path, []byte(text+" \"$@\"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
