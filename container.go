@@ -116,6 +116,7 @@ func Load(stateDir, id string) (*Container, error) {
 	return c, nil
 }
 
+// load reads the record, of one container: while it reads, that may be destroyed and the id used again.
 func (c *Container) load() error {
 	if err := checkStateDir(filepath.Dir(c.record.dir)); err != nil {
 		return err
@@ -123,20 +124,37 @@ func (c *Container) load() error {
 	if err := c.record.checkOwner(); err != nil {
 		return err
 	}
-	if err := c.record.checkMade(); err != nil {
-		return err
+	for {
+		if err := c.record.checkMade(); err != nil {
+			return err
+		}
+		created, err := c.record.created()
+		if err != nil {
+			return err
+		}
+		c.cfg, c.damage = Config{}, nil
+		if c.damage = c.record.read("config.json", &c.cfg); c.damage == nil {
+			c.damage = c.cfg.validate() // a file that has lost its contents must not mean a container without walls
+		}
+		if errors.Is(c.damage, fs.ErrPermission) || scarce(c.damage) {
+			return c.damage
+		}
+		if c.created, err = c.record.created(); err != nil {
+			return err
+		}
+		if !c.created.Equal(created) {
+			continue
+		}
+		if errors.Is(c.damage, fs.ErrNotExist) {
+			if again, err := c.record.reappears("config.json"); again || err != nil {
+				if err != nil {
+					return err
+				}
+				continue
+			}
+		}
+		return nil
 	}
-	if c.damage = c.record.read("config.json", &c.cfg); c.damage == nil {
-		c.damage = c.cfg.validate() // a file that has lost its contents must not mean a container without walls
-	}
-	if errors.Is(c.damage, fs.ErrPermission) || scarce(c.damage) {
-		return c.damage
-	}
-	state, err := c.record.state()
-	if err == nil {
-		c.created = state.Created
-	}
-	return onlyScarce(err)
 }
 
 // List returns the containers of stateDir, ordered by id: none if there is no such directory. Those of

@@ -122,53 +122,62 @@ func (o crashOrder) points(t testing.TB) map[string]int {
 
 // crashLives are what a process does before it is killed.
 var crashLives = map[string]func(crashOrder) error{
-	"create": func(o crashOrder) error { // all steps of a container's life, one by one
-		ctx := context.Background()
-		c, err := New(o.Dir, "x", o.Cfg)
-		if err != nil {
-			return err
-		}
-		if err := c.Create(ctx, crashProcess()); err != nil {
-			return fmt.Errorf("Create: %w", err)
-		}
-		if err := c.Start(ctx); err != nil {
-			return fmt.Errorf("Start: %w", err)
-		}
-		p := crashProcess()
-		if err := c.Exec(ctx, p); err != nil {
-			return fmt.Errorf("Exec: %w", err)
-		}
-		if err := c.SignalAll(unix.SIGKILL); err != nil {
-			return err
-		}
-		c.Wait()
-		p.Wait()
-		return c.Destroy()
-	},
-	"run": func(o crashOrder) error { // and ended by one who has not started it
-		ctx := context.Background()
-		c, err := New(o.Dir, "x", o.Cfg)
-		if err != nil {
-			return err
-		}
-		if err := c.Run(ctx, crashProcess()); err != nil {
-			return fmt.Errorf("Run: %w", err)
-		}
-		other, err := Load(o.Dir, "x")
-		if err != nil {
-			return err
-		}
-		p := crashProcess()
-		if err := other.Exec(ctx, p); err != nil {
-			return fmt.Errorf("Exec: %w", err)
-		}
-		if err := other.Destroy(); err != nil {
-			return err
-		}
-		c.Wait()
-		p.Wait()
-		return nil
-	},
+	"create":    crashCreate,
+	"run":       crashRun,
+	"few files": scarceFiles,
+	"load":      crashLoad,
+	"race":      raceLife,
+}
+
+// crashCreate takes all steps of a container's life, one by one.
+func crashCreate(o crashOrder) error {
+	ctx := context.Background()
+	c, err := New(o.Dir, "x", o.Cfg)
+	if err != nil {
+		return err
+	}
+	if err := c.Create(ctx, crashProcess()); err != nil {
+		return fmt.Errorf("Create: %w", err)
+	}
+	if err := c.Start(ctx); err != nil {
+		return fmt.Errorf("Start: %w", err)
+	}
+	p := crashProcess()
+	if err := c.Exec(ctx, p); err != nil {
+		return fmt.Errorf("Exec: %w", err)
+	}
+	if err := c.SignalAll(unix.SIGKILL); err != nil {
+		return err
+	}
+	c.Wait()
+	p.Wait()
+	return c.Destroy()
+}
+
+// crashRun has one who has not started it destroy it.
+func crashRun(o crashOrder) error {
+	ctx := context.Background()
+	c, err := New(o.Dir, "x", o.Cfg)
+	if err != nil {
+		return err
+	}
+	if err := c.Run(ctx, crashProcess()); err != nil {
+		return fmt.Errorf("Run: %w", err)
+	}
+	other, err := Load(o.Dir, "x")
+	if err != nil {
+		return err
+	}
+	p := crashProcess()
+	if err := other.Exec(ctx, p); err != nil {
+		return fmt.Errorf("Exec: %w", err)
+	}
+	if err := other.Destroy(); err != nil {
+		return err
+	}
+	c.Wait()
+	p.Wait()
+	return nil
 }
 
 // crashProcess has a child, and both live long.
@@ -288,10 +297,9 @@ func crashRecover(t testing.TB, dir string, cfg Config) {
 	c.Wait()
 }
 
-// crashAt kills the process of an order at each point, and calls back after each.
-func crashAt(t *testing.T, o crashOrder, recover func(t *testing.T, o crashOrder)) {
+// crashAt kills the process of an order at each of the points, and calls back after each.
+func crashAt(t *testing.T, o crashOrder, points map[string]int, recover func(t *testing.T, o crashOrder)) {
 	t.Helper()
-	points := o.points(t)
 	for _, point := range slices.Sorted(maps.Keys(points)) {
 		for nth := range points[point] {
 			t.Run(fmt.Sprintf("%s %d", strings.ReplaceAll(point, ": ", " "), nth+1), func(t *testing.T) {
@@ -318,10 +326,11 @@ func TestCrashPoints(t *testing.T) {
 			leak.Check(t)
 			for _, life := range []string{"create", "run"} {
 				o := crashOrder{Life: life, Dir: t.TempDir(), Cfg: cfg}
-				for p := range o.points(t) {
+				points := o.points(t)
+				for p := range points {
 					all[p] = true
 				}
-				crashAt(t, o, func(t *testing.T, o crashOrder) { crashRecover(t, o.Dir, cfg) })
+				crashAt(t, o, points, func(t *testing.T, o crashOrder) { crashRecover(t, o.Dir, cfg) })
 			}
 		})
 	}

@@ -4,12 +4,42 @@ package container
 
 import (
 	"encoding/binary"
+	"errors"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // This file asks the kernel what has become of the process that a record speaks of. It runs in the caller's process.
+
+// created is when the container was made; zero if the record cannot be read.
+func (r record) created() (time.Time, error) {
+	var s stored
+	if err := r.read("state.json", &s); err != nil {
+		return time.Time{}, onlyScarce(err)
+	}
+	return s.Created, nil
+}
+
+// reappears waits for the one who is destroying the container, and tells whether a file that was missing is there
+// again: of another container. If it is not, a Destroy was killed. It returns ErrNotExist if there is no container.
+func (r record) reappears(name string) (bool, error) {
+	lock, err := r.lock()
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, ErrNotExist
+	}
+	if err != nil {
+		return false, err
+	}
+	defer lock.Close()
+	if _, err := os.Lstat(r.path("state.json")); err != nil {
+		return false, ErrNotExist
+	}
+	_, err = os.Lstat(r.path(name))
+	return err == nil, nil
+}
 
 // launched reads what the launcher has written about itself, once it has.
 func (r record) launched(s *stored) (bool, error) {

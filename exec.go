@@ -78,10 +78,10 @@ func (c *Container) exec(ctx context.Context, p *Process, start func(*target, st
 		return fail(err)
 	}
 	defer t.close()
-	at("exec: target")
 	if err := t.findCgroup(); err != nil {
 		return fail(err)
 	}
+	at("exec: target")
 	streams, err := openStreams(p)
 	if err != nil {
 		return fail(err)
@@ -102,8 +102,8 @@ func (c *Container) exec(ctx context.Context, p *Process, start func(*target, st
 // attend stays with a process that is not the container's first until its end.
 func (p *Process) attend(s *started, streams *streams) {
 	s.awaitEnd()
-	at("exec: reaped")
 	streams.processEnded()
+	at("exec: reaped")
 	close(s.kept)
 	p.finish(streams)
 }

@@ -6,12 +6,14 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"slices"
 	"strconv"
 	"syscall"
 	"time"
 
+	"example.com/container/internal/launch"
 	"golang.org/x/sys/unix"
 )
 
@@ -159,6 +161,9 @@ func (c *Container) Processes() ([]int, error) {
 // One that is started at the same time may be missed; SIGKILL is sent until there are none left.
 func (c *Container) SignalAll(sig syscall.Signal) error {
 	st, err := c.state()
+	if err == nil && st.Status == StatusCreating {
+		err = ErrNotRunning
+	}
 	if err == nil {
 		err = c.signalAll(context.Background(), st, sig)
 	}
@@ -197,11 +202,28 @@ func (c *Container) killAll(ctx context.Context, st *stored) error {
 		return st.first().kill() // all end with it, or nothing tells of others
 	}
 	deadline := time.Now().Add(killPatience)
+	var empty time.Time // since when none was found
 	for {
 		list, err := st.members(&c.cfg.Namespaces)
-		if err != nil || len(list) == 0 {
+		if err != nil {
 			return err
 		}
+		if len(list) == 0 {
+			// A list is not of one moment: a process that ended may have made another behind our back. And the
+			// launcher of an Exec, which is soon done, cannot be looked into by an ordinary user.
+			hidden, err := launcherHidden()
+			if err != nil || !empty.IsZero() && (!hidden || time.Since(empty) > time.Second) {
+				return err
+			}
+			if empty.IsZero() {
+				empty = time.Now()
+			}
+			if hidden {
+				time.Sleep(time.Millisecond)
+			}
+			continue
+		}
+		empty = time.Time{}
 		for _, p := range list {
 			if err := p.signal(unix.SIGKILL); err != nil {
 				return err
@@ -217,6 +239,19 @@ func (c *Container) killAll(ctx context.Context, st *stored) error {
 			return errNoEnd
 		}
 	}
+}
+
+// launcherHidden tells whether there is a launcher whose namespaces the caller may not see.
+func launcherHidden() (bool, error) {
+	all, err := procEntries()
+	for _, p := range all {
+		if _, err := os.Readlink(namespacePath(p.pid, MountNamespace)); errors.Is(err, fs.ErrPermission) {
+			if comm, _ := os.ReadFile("/proc/" + strconv.Itoa(p.pid) + "/comm"); string(comm) == launch.ProcessName+"\n" {
+				return true, nil
+			}
+		}
+	}
+	return false, err
 }
 
 var errNoEnd = errors.New("the process does not end, although it was killed")

@@ -187,6 +187,7 @@ func (r record) claim() (lock *os.File, err error) {
 			return nil, ErrExist
 		}
 		if err := r.empty(); err != nil {
+			os.Remove(r.dir) // if there is nothing in it
 			lock.Close()
 			return nil, err
 		}

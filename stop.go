@@ -43,7 +43,7 @@ func (c *Container) openProcess() (pidfd *os.File, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if state.Pid == 0 {
+	if state.Pid == 0 || state.Status == StatusCreating { // what sets the container up is not its process yet
 		return nil, ErrNotRunning
 	}
 	f, err := processID{state.Pid, state.StartTime}.open()

@@ -30,6 +30,7 @@ import (
 //	images/<manifest>.json  an image and its layers; written after them
 //	refs/<reference>        a name and its manifest; written last
 //	ingest/<random>/        a layer being unpacked; its file owner is locked by whoever does
+//	ingest/.tmp-<random>    a small file being written
 //	locks/<diff id>         flock: a layer being fetched
 //	trash/<random>          to be deleted
 //
@@ -274,12 +275,12 @@ func (st *stage) commit(m *layerMeta) error {
 	if err := s.toTrash(to); err != nil {
 		return err
 	}
+	os.Remove(filepath.Join(s.dir, st.name, "owner"))
+	at("layer: without owner")
 	if err := os.Rename(filepath.Join(s.dir, st.name), filepath.Join(s.dir, to)); err != nil {
 		return err
 	}
 	at("layer: in its place")
-	os.Remove(filepath.Join(s.dir, to, "owner"))
-	at("layer: without owner")
 	st.owner.Close()
 	st.owner = nil
 	return nil
@@ -347,13 +348,25 @@ func (s *Store) remove(name string) error {
 
 // cleanIngest removes what processes that have died have left behind.
 func (s *Store) cleanIngest(ctx context.Context) {
-	entries, _ := os.ReadDir(filepath.Join(s.dir, "ingest"))
-	for _, e := range entries {
-		name := "ingest/" + e.Name()
-		if info, err := e.Info(); err != nil || time.Since(info.ModTime()) < time.Minute {
-			continue // it may be so new that its owner has not locked it yet
+	old := func(dir string) (names []string) {
+		entries, _ := os.ReadDir(filepath.Join(s.dir, dir))
+		for _, e := range entries {
+			// It may be so new that its owner has not locked it yet, or is about to rename it.
+			if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > time.Minute {
+				names = append(names, dir+"/"+e.Name())
+			}
 		}
+		return names
+	}
+	for _, name := range old("trash") {
+		s.removeLayer(ctx, name+"/x")
+		s.remove(name)
+	}
+	for _, name := range old("ingest") {
 		f, err := os.OpenFile(filepath.Join(s.dir, name, "owner"), os.O_RDWR, 0)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) { // not yet or no more a layer's, or a small file
+			s.removeLayer(ctx, name)
+		}
 		if err != nil {
 			continue
 		}

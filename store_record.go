@@ -101,7 +101,7 @@ type refRecord struct {
 // writeFile writes a small file in one step.
 func (s *Store) writeFile(name string, content []byte) error {
 	path := filepath.Join(s.dir, name)
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".tmp-*")
+	tmp, err := os.CreateTemp(filepath.Join(s.dir, "ingest"), ".tmp-*")
 	if err != nil {
 		return err
 	}

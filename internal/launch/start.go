@@ -288,7 +288,7 @@ func (c *Child) Next() (Message, error) {
 		// On a socket that does not block Linux tells of an end that came while it looked for a message, also if one
 		// came right before the end; the second answer is true. And if it died with a Go of ours unread, its
 		// report comes after that error.
-		if errors.Is(err, unix.ECONNRESET) || n == 0 && err == nil {
+		if errors.Is(err, unix.ECONNRESET) || n == 0 && file == nil && err == nil {
 			n, file, err = c.receive(buf[:])
 		}
 	}
