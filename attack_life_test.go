@@ -343,3 +343,44 @@ func TestAttackCopyToMounted(t *testing.T) {
 		}
 	})
 }
+
+// Whoever has the launcher's socket names a process that is not the container's, for the caller to kill.
+func TestAttackNamedProcess(t *testing.T) {
+	child, err := os.StartProcess("/proc/self/exe", []string{"sleeper"}, &os.ProcAttr{Env: []string{attackLifeVar + "=leader"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { child.Kill(); child.Wait() }()
+	s := &starting{plan: &plan{cfg: &Config{}}}
+	for _, pid := range []int{1, os.Getpid(), os.Getppid(), 0, -1, -unix.Getpgrp(), 1 << 30} {
+		if s.setInner(pid) == nil {
+			t.Errorf("%d is taken for the container's", pid)
+		}
+	}
+	if err := s.setInner(child.Pid); err != nil {
+		t.Error(err)
+	}
+	unix.Close(s.innerFD)
+}
+
+// A record that is damaged has hooks of the end, which get a state that does not exist.
+func TestAttackDamagedPoststop(t *testing.T) {
+	cfg := testConfig(t)
+	ran := filepath.Join(t.TempDir(), "ran")
+	cfg.Hooks = &Hooks{Poststop: []Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "cat >" + ran}}}}
+	c := lifeNew(t, cfg)
+	if err := os.WriteFile(c.record.path("state.json"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	other, err := Load(filepath.Dir(c.record.dir), c.ID())
+	if err != nil {
+		t.Logf("Load: %v", err)
+		other = c
+	}
+	if err := other.Destroy(); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(ran); err != nil || !strings.Contains(string(text), `"status":"stopped"`) {
+		t.Errorf("%s, %v", text, err)
+	}
+}
