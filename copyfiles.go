@@ -164,9 +164,7 @@ func (u *filer) entry(h *tar.Header, content io.Reader) error {
 	case tar.TypeSymlink:
 		u.links[clean] = true
 		if err = unix.Symlinkat(h.Linkname, parent, base); err == nil {
-			err = errors.Join(
-				chownAt(parent, base, a),
-				unix.UtimesNanoAt(parent, base, a.times(), unix.AT_SYMLINK_NOFOLLOW))
+			err = ownMade(parent, base, unix.S_IFLNK, a)
 		}
 	case tar.TypeLink:
 		err = u.link(parent, base, h.Linkname)
@@ -213,7 +211,7 @@ func (u *filer) mkdir(parent int, base, name string, a fileAttrs) error {
 	if err != nil {
 		return err
 	}
-	fd, err := unix.Openat(parent, base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := openMade(parent, base, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return err
 	}
@@ -239,19 +237,35 @@ func (u *filer) fifo(parent int, base string, a fileAttrs) error {
 	if err := unix.Mknodat(parent, base, unix.S_IFIFO|0o600, 0); err != nil {
 		return err
 	}
-	fd, err := unix.Openat(parent, base, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	return ownMade(parent, base, unix.S_IFIFO, a)
+}
+
+// openMade opens what we have just made. The container may have mounted something of the host's over it
+// meanwhile, which only the caller has the right to give away.
+func openMade(parent int, base string, flags uint64) (int, error) {
+	how := unix.OpenHow{Flags: flags | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_XDEV}
+	return openRetry(func() (int, error) { return unix.Openat2(parent, base, &how) })
+}
+
+// ownMade gives a link or FIFO that we have just made its owner, mode and times.
+func ownMade(parent int, base string, kind uint32, a fileAttrs) error {
+	fd, err := openMade(parent, base, unix.O_PATH)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
 	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFIFO {
+	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != kind {
 		return errors.Join(err, unix.ESTALE)
 	}
-	return errors.Join(
-		chownAt(parent, base, a),
-		unix.Chmod(fdPath(fd), a.mode),
-		unix.UtimesNanoAt(unix.AT_FDCWD, fdPath(fd), a.times(), 0))
+	err = unix.Fchownat(fd, "", int(a.uid), int(a.gid), unix.AT_EMPTY_PATH)
+	if err == nil && kind != unix.S_IFLNK {
+		err = unix.Chmod(fdPath(fd), a.mode)
+	}
+	if err == nil {
+		err = unix.UtimesNanoAt(fd, "", a.times(), unix.AT_EMPTY_PATH)
+	}
+	return err
 }
 
 // link makes a hard link to a regular file below dst.
@@ -307,10 +321,6 @@ func setAttrs(fd int, a fileAttrs) error {
 		}
 	}
 	return unix.UtimesNanoAt(unix.AT_FDCWD, fdPath(fd), a.times(), 0)
-}
-
-func chownAt(parent int, base string, a fileAttrs) error {
-	return unix.Fchownat(parent, base, int(a.uid), int(a.gid), unix.AT_SYMLINK_NOFOLLOW)
 }
 
 // contextReader ends when the context does.

@@ -129,6 +129,9 @@ func (c *Container) makeProcess(ctx context.Context, p *Process, hold bool) erro
 		return err
 	}
 	at("create: process")
+	if hold {
+		awaitGate(s.pid)
+	}
 	err = c.noteCreated(state, s, pl)
 	if !hold {
 		state.Status, state.Started = StatusRunning, time.Now()
@@ -234,7 +237,7 @@ func (c *Container) startCreated(ctx context.Context) error {
 	if err := c.startHooks(ctx, state); err != nil {
 		return err
 	}
-	if released, err := c.record.openGate(ctx, state.Held); err != nil {
+	if released, err := c.record.openGate(ctx, state.first(), state.Held); err != nil {
 		if released {
 			ended := false
 			if ctx.Err() == nil { // what has failed ends by itself

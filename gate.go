@@ -7,6 +7,8 @@ import (
 	"errors"
 	"io"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"example.com/container/internal/launch"
@@ -67,7 +69,11 @@ func (r record) held() (bool, error) {
 
 // openGate lets the launcher go, and waits until it has executed the program or has failed. Once it
 // is released, a failure is its end.
-func (r record) openGate(ctx context.Context, calls launch.LastCalls) (released bool, err error) {
+//
+// Others may hold the FIFOs: who may look into a launcher at the gate can have its descriptors, and so has what was
+// executed in the container before. So the end of the process, and the name that execve gives it, count as well
+// as the end of the report; what is in the report is not believed, only shown.
+func (r record) openGate(ctx context.Context, first procEntry, calls launch.LastCalls) (released bool, err error) {
 	fail := func(err error) (bool, error) { return released, &Error{Op: "start", Err: err} }
 	report, err := os.OpenFile(r.path(reportFile), os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
 	if err != nil {
@@ -91,16 +97,39 @@ func (r record) openGate(ctx context.Context, calls launch.LastCalls) (released 
 	stop := context.AfterFunc(ctx, func() { report.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	buf := make([]byte, launch.FailureSize+1)
-	switch n, err := report.Read(buf); {
-	case n == 0 && err == io.EOF:
-		return true, nil
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return fail(ctx.Err())
-	case err != nil:
-		return fail(err)
-	default:
-		return true, stepError(calls.ParseFailure(buf[:n]))
+	for {
+		report.SetReadDeadline(time.Now().Add(gatePatience))
+		if err := ctx.Err(); err != nil {
+			return fail(err)
+		}
+		past := !first.inLauncher() // looked at before the report, which is complete then
+		n, err := report.Read(buf)
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded) && past, n == 0 && err == io.EOF:
+			return true, nil
+		case errors.Is(err, os.ErrDeadlineExceeded):
+		case err != nil:
+			return fail(err)
+		default:
+			return true, stepError(calls.ParseFailure(buf[:n]))
+		}
 	}
+}
+
+// gatePatience is how long the end of the report is waited for before the process is looked at.
+const gatePatience = 100 * time.Millisecond
+
+// inLauncher tells whether the process is alive and has not executed a program.
+func (p procEntry) inLauncher() bool {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(p.pid) + "/comm")
+	if err != nil {
+		return scarce(err)
+	}
+	if start, err := startTime(p.pid); err == nil && start != p.start {
+		return false
+	}
+	name := strings.TrimSuffix(string(text), "\n")
+	return name == launch.ProcessName || name == reaperName
 }
 
 // stepGate reports that all is set up, and waits until somebody starts the program. From here on the
@@ -114,17 +143,35 @@ func (pl *plan) stepGate() error {
 	enter, report := pl.File(g.enter), pl.File(g.report)
 	pl.Call(unix.SYS_CLOSE_RANGE, pl.SocketFD()+1, enter-hooks-1, 0)
 	pl.Call(unix.SYS_CLOSE_RANGE, report+1, 1<<32-1, 0)
-	// While it waits it may be looked into, which Exec needs to find the namespaces when the caller is an
-	// ordinary user. There is nothing to see any more: all of the host's is closed, but for a /dev/null.
-	pl.Call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 1)
 	pl.Send(tagReady, 0)
 	pl.Call(unix.SYS_DUP3, report, pl.SocketFD(), unix.O_CLOEXEC)
 	pl.close(report)
+	// While it waits it may be looked into, which Exec needs to find the namespaces when the caller is an
+	// ordinary user. All of the host's is closed, but for a /dev/null. The socket above all: who speaks on it says
+	// which process the caller takes for the container's, and kills.
+	pl.becomeDumpable()
 	again, on := pl.Label(), pl.Label()
 	pl.Here(again)
 	pl.Call(unix.SYS_READ, enter, pl.Zero(8), 1).On(unix.EINTR, again).Then(on)
 	pl.Here(on)
-	pl.Call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0)
+	pl.stepNotDumpable()
 	pl.behindGate = pl.Len()
 	return nil
+}
+
+// becomeDumpable lets an ordinary user look into its launcher, and those who may trace the container's program.
+// Root needs no such thing: there its memory, with what the configuration says of the host, stays its own.
+func (pl *plan) becomeDumpable() {
+	if caps, err := strconv.ParseUint(ownStatus("CapEff"), 16, 64); err != nil || caps&(1<<unix.CAP_SYS_PTRACE) == 0 {
+		pl.Call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 1)
+	}
+}
+
+// awaitGate waits, but not for long, until the caller may look into a launcher that has said it is ready.
+func awaitGate(pid int) {
+	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Microsecond) {
+		if _, err := os.Stat(namespacePath(pid, MountNamespace)); !errors.Is(err, os.ErrPermission) {
+			return
+		}
+	}
 }

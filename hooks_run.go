@@ -97,6 +97,9 @@ func (c *Container) poststop(state *stored) {
 	if len(c.cfg.Hooks.list(hookPoststop)) == 0 {
 		return
 	}
+	if state == nil { // damaged
+		state = &stored{}
+	}
 	if p, err := c.process(); err == nil && state.Stopped.IsZero() {
 		state.ended(p.live)
 	}

@@ -29,6 +29,11 @@ func (n Namespaces) marked() bool { return !n.NewPID && n.NewMnt }
 // again; 0 before Linux 6.11. See ioctl_nsfs(2). Without it, processes that outlive the first are not known.
 func mountNamespaceID(pid int) (uint64, error) {
 	fd, err := unix.Open(namespacePath(pid, MountNamespace), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	for _, thread := range otherThreads(pid, err) {
+		if fd, err = unix.Open(thread+"/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0); err == nil {
+			break
+		}
+	}
 	if err != nil {
 		return 0, onlyScarce(err)
 	}
@@ -97,16 +102,21 @@ func (st *stored) members(ns *Namespaces) ([]procEntry, error) {
 	}
 	kind, name := ns.known(), ""
 	if st.Pid != 0 && kind != "" {
-		name, _ = os.Readlink(namespacePath(st.Pid, kind))
+		name = namespaceOf(st.Pid, kind)
+		// If the number is another's by now, that is the name of a namespace of the host's.
+		if start, err := startTime(st.Pid); err != nil || start != st.StartTime {
+			name = ""
+		}
 	}
 	in := make(map[int]bool)
+	started := make(map[int]uint64, len(all))
 	for _, p := range all {
+		started[p.pid] = p.start
 		switch {
-		case p.pid == st.Pid:
-			in[p.pid] = p.start == st.StartTime
+		case p.pid == st.Pid && p.start == st.StartTime:
+			in[p.pid] = true
 		case name != "":
-			link, err := os.Readlink(namespacePath(p.pid, kind))
-			in[p.pid] = err == nil && link == name
+			in[p.pid] = namespaceOf(p.pid, kind) == name
 		case st.MountNamespaceID != 0:
 			id, err := mountNamespaceID(p.pid)
 			if err != nil {
@@ -118,7 +128,8 @@ func (st *stored) members(ns *Namespaces) ([]procEntry, error) {
 	for grown := true; grown; { // those that have made namespaces of their own
 		grown = false
 		for _, p := range all {
-			if !in[p.pid] && in[p.parent] {
+			// A parent that is younger has the number of the true one.
+			if !in[p.pid] && in[p.parent] && started[p.parent] <= p.start {
 				in[p.pid], grown = true, true
 			}
 		}
@@ -322,6 +333,32 @@ func killChildren(parent int) {
 			p.signal(unix.SIGKILL)
 		}
 	}
+}
+
+// namespaceOf names the namespace that a process is in; empty if it has ended.
+func namespaceOf(pid int, kind NamespaceKind) string {
+	name, err := os.Readlink(namespacePath(pid, kind))
+	for _, thread := range otherThreads(pid, err) {
+		if name, err = os.Readlink(thread + "/ns/" + string(kind)); err == nil {
+			break
+		}
+	}
+	return name
+}
+
+// otherThreads are the directories of a process's threads, if there is no such thing as was asked for in the
+// process's own: its first thread has left its namespaces when it has ended, and the others run on.
+func otherThreads(pid int, err error) []string {
+	if !errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	task := "/proc/" + strconv.Itoa(pid) + "/task"
+	entries, _ := os.ReadDir(task)
+	var list []string
+	for _, e := range entries {
+		list = append(list, task+"/"+e.Name())
+	}
+	return list
 }
 
 func namespacePath(pid int, kind NamespaceKind) string {

@@ -19,6 +19,11 @@ const (
 	siginfoStatus = 24
 )
 
+const (
+	reaperName  = "container:init"         // in /proc/PID/comm
+	reaperReady = launch.Arg(unix.SIGUSR1) // what the reaper tells the child, which has blocked all signals
+)
+
 func (pl *plan) stepInit() error {
 	if !pl.cfg.Init {
 		return nil
@@ -27,13 +32,15 @@ func (pl *plan) stepInit() error {
 	child := pl.Label()
 	// Before the fork: no signal is lost, and one that is blocked reaches even process 1.
 	pl.Call(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, all, old, 8)
-	// All of the host's is closed. Exec finds the namespaces through process 1, which an ordinary user may look
-	// into only if it is dumpable, as any other init is.
-	pl.Call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 1)
 	pid := pl.Call(unix.SYS_CLONE, launch.Arg(unix.SIGCHLD)).Case(0, child).Result()
 
-	pl.Call(unix.SYS_PRCTL, unix.PR_SET_NAME, pl.Str("container:init"))
+	pl.Call(unix.SYS_PRCTL, unix.PR_SET_NAME, pl.Str(reaperName))
 	pl.Call(unix.SYS_CLOSE_RANGE, 0, 1<<32-1, 0)
+	// Exec finds the namespaces through process 1, which an ordinary user may look into only if it is dumpable, as
+	// any other init is. Not before the socket to the caller is closed, and the child, which has it until
+	// execve, never is.
+	pl.becomeDumpable()
+	pl.Call(unix.SYS_KILL, pid, reaperReady)
 	info := pl.Zero(siginfoSize)
 	next, reap, mine, killed := pl.Label(), pl.Label(), pl.Label(), pl.Label()
 	pl.Here(next)
@@ -55,6 +62,10 @@ func (pl *plan) stepInit() error {
 	pl.Exit(pl.Sub(status, -128).Result())
 
 	pl.Here(child)
+	// When the caller hears that the program runs, the reaper must be as it stays.
+	ready := pl.Label()
+	pl.Here(ready)
+	pl.Call(unix.SYS_RT_SIGTIMEDWAIT, pl.Words(1<<(reaperReady-1)), 0, 0, 8).On(unix.EINTR, ready)
 	pl.Call(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, old, 0, 8)
 	pl.Call(unix.SYS_SETSID) // a leader of its own: the terminal's keys are for it and its children
 	return nil

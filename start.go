@@ -135,6 +135,9 @@ func (s *starting) cancel() {
 
 // setInner takes note of the first process.
 func (s *starting) setInner(pid int) error {
+	if !s.isOurs(pid) {
+		return &Error{Op: "start", Err: fmt.Errorf("the launcher has named a process that it has not made: %d", pid)}
+	}
 	// Nobody else can wait for it, or it waits for us: the number is still its own.
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil { // too many open files
@@ -154,6 +157,17 @@ func (s *starting) setInner(pid int) error {
 		unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
 	}
 	return nil
+}
+
+// isOurs tells whether a process is a child of ours, or of the supervisor, which is one: what the launcher says is
+// only a number, and we kill whom it names.
+func (s *starting) isOurs(pid int) bool {
+	if !s.supervised() {
+		return pid > 0 && unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil) == nil
+	}
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	parent, start := parseStat(string(text))
+	return scarce(err) || start != 0 && parent == s.child.Process().Pid
 }
 
 // converse answers the launcher until it has executed the program or has failed. If ctx ends first

@@ -56,7 +56,11 @@ func parseStat(stat string) (parent int, start uint64) {
 	// The second field, the name, may contain anything; what follows its last parenthesis does not.
 	_, rest, ok := cutLast(stat, ") ")
 	fields := strings.Fields(rest)
-	if !ok || len(fields) < 20 || fields[0] == "Z" || fields[0] == "X" {
+	if !ok || len(fields) < 20 || fields[0] == "X" {
+		return 0, 0
+	}
+	// A process whose first thread has ended looks like a dead one, but for the number of its threads.
+	if threads := fields[17]; fields[0] == "Z" && (threads == "1" || threads == "0") {
 		return 0, 0
 	}
 	parent, _ = strconv.Atoi(fields[1])
