@@ -14,8 +14,7 @@ import (
 // This file starts further processes in a running container. It runs in the caller's process, which
 // need not be the one that has started the container.
 
-// Exec starts p as another process of the container, which must be running, or created and not yet started (the
-// latter only for root: an ordinary user gets ErrUnsupported).
+// Exec starts p as another process of the container, which must be running, or created and not yet started.
 // When it returns nil, the program is running; wait for it with [Process.Wait]. The Container's own Wait,
 // Signal and Stop are about the first process only. The end of the first process is the end of
 // those of Exec, if the container has a PID namespace of its own.
