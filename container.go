@@ -251,6 +251,9 @@ func (c *Container) lastState() (*stored, error) {
 			}
 		}
 	}
+	if err == nil && state.Status == StatusRunning && frozen(state.Pid) {
+		state.Status = StatusPaused
+	}
 	return state, err
 }
 

@@ -175,7 +175,12 @@ func TestExecCgroup(t *testing.T) {
 	if err := c.Exec(ctx, &Process{Args: []string{"true"}}); !errors.Is(err, ErrPaused) {
 		t.Errorf("paused: %v", err)
 	}
+	createStatus(t, c, StatusPaused)
+	if err := c.Start(ctx); !errors.Is(err, ErrRunning) {
+		t.Errorf("Start of a paused container: %v", err)
+	}
 	write("0")
+	createStatus(t, c, StatusRunning)
 	execSh(t, c, Process{}, "true")
 }
 
