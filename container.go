@@ -116,7 +116,8 @@ func Load(stateDir, id string) (*Container, error) {
 	return c, nil
 }
 
-// load reads the record, of one container: while it reads, that may be destroyed and the id used again.
+// load reads the record, of one container: while it reads, that may be destroyed and the id used again. What
+// looks damaged may be just that, so it is looked at again with the record's lock.
 func (c *Container) load() error {
 	if err := checkStateDir(filepath.Dir(c.record.dir)); err != nil {
 		return err
@@ -128,33 +129,40 @@ func (c *Container) load() error {
 		if err := c.record.checkMade(); err != nil {
 			return err
 		}
-		created, err := c.record.created()
-		if err != nil {
+		before, err := c.record.created()
+		if err == nil {
+			err = c.read()
+		}
+		switch {
+		case errors.Is(err, ErrNotExist):
+			continue // it has been destroyed this moment, and who does so may not be done
+		case err != nil:
+			return err
+		case c.damage == nil && c.created.Equal(before):
+			return nil
+		}
+		lock, err := c.lockRecord()
+		if err == nil {
+			err = c.read()
+			lock.Close()
+		}
+		if !errors.Is(err, ErrNotExist) {
 			return err
 		}
-		c.cfg, c.damage = Config{}, nil
-		if c.damage = c.record.read("config.json", &c.cfg); c.damage == nil {
-			c.damage = c.cfg.validate() // a file that has lost its contents must not mean a container without walls
-		}
-		if errors.Is(c.damage, fs.ErrPermission) || scarce(c.damage) {
-			return c.damage
-		}
-		if c.created, err = c.record.created(); err != nil {
-			return err
-		}
-		if !c.created.Equal(created) {
-			continue
-		}
-		if errors.Is(c.damage, fs.ErrNotExist) {
-			if again, err := c.record.reappears("config.json"); again || err != nil {
-				if err != nil {
-					return err
-				}
-				continue
-			}
-		}
-		return nil
 	}
+}
+
+// read reads the configuration, and when it was made. It returns ErrNotExist if there is no such container.
+func (c *Container) read() (err error) {
+	c.cfg = Config{}
+	if c.damage = c.record.read("config.json", &c.cfg); c.damage == nil {
+		c.damage = c.cfg.validate() // a file that has lost its contents must not mean a container without walls
+	}
+	if errors.Is(c.damage, fs.ErrPermission) || scarce(c.damage) {
+		return c.damage
+	}
+	c.created, err = c.record.created()
+	return err
 }
 
 // List returns the containers of stateDir, ordered by id: none if there is no such directory. Those of

@@ -3,7 +3,6 @@
 package container
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -77,9 +76,14 @@ func TestCreateStart(t *testing.T) {
 			if err := c.Start(context.Background()); !errors.Is(err, ErrNotCreated) {
 				t.Errorf("Start before Create: %v", err)
 			}
-			var out bytes.Buffer
+			out, err := os.Create(filepath.Join(t.TempDir(), "out"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer out.Close()
+			printed := func() string { text, _ := os.ReadFile(out.Name()); return string(text) }
 			p := lifeSh("echo ran; exit 3")
-			p.Stdout = &out
+			p.Stdout = out
 			if err := c.Create(context.Background(), p); err != nil {
 				t.Fatal(err)
 			}
@@ -89,7 +93,7 @@ func TestCreateStart(t *testing.T) {
 				t.Errorf("state %+v, %v", state, err)
 			}
 			time.Sleep(20 * time.Millisecond)
-			if out.Len() > 0 {
+			if printed() != "" {
 				t.Error("the program ran before Start")
 			}
 			if err := c.Create(context.Background(), lifeSh("true")); !errors.Is(err, ErrRunning) {
@@ -104,7 +108,7 @@ func TestCreateStart(t *testing.T) {
 			lifeExpectExit(t, lifeWait(t, c.Wait), ExitError{Code: 3})
 			lifeExpectExit(t, createLoaded(t, c).Wait(), ExitError{Code: 3})
 			createStatus(t, c, StatusStopped)
-			wantText(t, out.String(), "ran\n")
+			wantText(t, printed(), "ran\n")
 			if state, err := c.State(); err != nil || state.Started.IsZero() || state.Stopped.IsZero() || state.ExitCode != 3 {
 				t.Errorf("state %+v, %v", state, err)
 			}

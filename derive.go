@@ -14,31 +14,20 @@ import (
 
 // This file asks the kernel what has become of the process that a record speaks of. It runs in the caller's process.
 
-// created is when the container was made; zero if the record cannot be read.
+// created is when the container was made; zero if the record cannot be read. It returns ErrNotExist if there is
+// no container.
 func (r record) created() (time.Time, error) {
 	var s stored
-	if err := r.read("state.json", &s); err != nil {
+	err := r.read("state.json", &s)
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, lerr := os.Lstat(r.path("state.json")); lerr != nil {
+			return time.Time{}, ErrNotExist
+		}
+	}
+	if err != nil {
 		return time.Time{}, onlyScarce(err)
 	}
 	return s.Created, nil
-}
-
-// reappears waits for the one who is destroying the container, and tells whether a file that was missing is there
-// again: of another container. If it is not, a Destroy was killed. It returns ErrNotExist if there is no container.
-func (r record) reappears(name string) (bool, error) {
-	lock, err := r.lock()
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, ErrNotExist
-	}
-	if err != nil {
-		return false, err
-	}
-	defer lock.Close()
-	if _, err := os.Lstat(r.path("state.json")); err != nil {
-		return false, ErrNotExist
-	}
-	_, err = os.Lstat(r.path(name))
-	return err == nil, nil
 }
 
 // launched reads what the launcher has written about itself, once it has.

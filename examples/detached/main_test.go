@@ -24,8 +24,10 @@ func TestDetached(t *testing.T) {
 	}
 	step("", 2, "run", "x")
 	step("", 0, "list")
+	step("", 0, "run", "a", "sleep", "1000")
+	step("a running pid=", 0, "list")
+	step("", 0, "destroy", "a")
 	step("", 0, "run", "x", "sh", "-c", "sleep 0.2; exit 9")
-	step("x running pid=", 0, "list")
 	step("", 9, "wait", "x")
 	step("", 9, "wait", "x") // as often as one likes
 	step("x stopped pid=0 exit=9", 0, "list")

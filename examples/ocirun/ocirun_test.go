@@ -283,7 +283,7 @@ func TestOcirunPreserveFds(t *testing.T) {
 
 // A created container is an orphan, whose status its new parent gets, as that of exec is.
 func TestOcirunOrphans(t *testing.T) {
-	bundle := newBundle(t, "sleep 0.3; exit 6", nil)
+	bundle := newBundle(t, `trap "exit 6" TERM; while :; do sleep 0.02; done`, nil)
 	r := ocirun(t)
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		t.Fatal(err)
@@ -315,6 +315,7 @@ func TestOcirunOrphans(t *testing.T) {
 			t.Errorf("exec: status %d, want %d", got, code)
 		}
 	}
+	r.must("kill", "c", "TERM")
 	if got := wait(file); got != 6 {
 		t.Errorf("create: status %d", got)
 	}
