@@ -6,6 +6,7 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 
 	"example.com/container/internal/launch"
@@ -23,7 +24,7 @@ type step struct {
 }
 
 // startSteps is the start of a container.
-var startSteps = []step{
+var startSteps = slices.Concat([]step{
 	{"supervisor", (*plan).stepSupervisor, "the parent of all that follows, in none of its namespaces"},
 	{"oom score", (*plan).stepOOMScore, "before /proc/self belongs to root, which it does when we are not dumpable, and with the caller's rights"},
 	{"join namespaces", (*plan).stepJoin, "with the caller's rights, by descriptors opened before; a user namespace first, for the right to the rest"},
@@ -52,6 +53,19 @@ var startSteps = []step{
 	{"read-only root", (*plan).stepReadonlyRoot, "when nothing needs to be made in it any more"},
 	{"hooks before the pivot", (*plan).stepCreateHooks, "all is set up, and the host's tree is still there for them"},
 	{"pivot", (*plan).stepPivot, "the host's tree is gone from here on; never chroot, which can be left"},
+}, processSteps, []step{
+	{"gate", (*plan).stepGate, "all is set up: whoever starts the container lets it go on"},
+	{"hooks of the start", (*plan).stepStartHooks, "as the program that comes next, before anything of it"},
+	{"close", (*plan).stepClose, "all but the streams, the extra files and the socket, which goes with execve"},
+	{"init", (*plan).stepInit, "process 1 stays behind, with no more rights than the program and before its filter"},
+	{"terminal", (*plan).takeTerminal, "by the process that executes the program, which gets its signals"},
+	{"seccomp", (*plan).stepSeccomp, "last, so that the filter need not allow any of the above"},
+	{"execute", (*plan).stepExecute, "the socket closes: the parent knows that it worked"},
+})
+
+// processSteps are what a start and a join have in common: who the process is and what it may do, in the
+// container that is around it by then.
+var processSteps = []step{
 	{"streams", (*plan).stepStreams, "so that the user can open /dev/stdout again"},
 	{"limits", (*plan).stepLimits, "rlimits, umask, scheduler, personality: while we still may raise them"},
 	{"no new privileges", (*plan).stepNoNewPrivileges, "before seccomp: an unprivileged filter needs it"},
@@ -62,13 +76,6 @@ var startSteps = []step{
 	{"capabilities", (*plan).stepCapabilities, "changing the user has cleared the effective set; the rest goes here"},
 	{"enter directory as user", (*plan).stepReenterWorkdir, "who may enter what root may not, on a network file system"},
 	{"executable", (*plan).stepLookup, "looked up in the container, as the user, before the filter that might forbid it"},
-	{"gate", (*plan).stepGate, "all is set up: whoever starts the container lets it go on"},
-	{"hooks of the start", (*plan).stepStartHooks, "as the program that comes next, before anything of it"},
-	{"close", (*plan).stepClose, "all but the streams, the extra files and the socket, which goes with execve"},
-	{"init", (*plan).stepInit, "process 1 stays behind, with no more rights than the program and before its filter"},
-	{"terminal", (*plan).takeTerminal, "by the process that executes the program, which gets its signals"},
-	{"seccomp", (*plan).stepSeccomp, "last, so that the filter need not allow any of the above"},
-	{"execute", (*plan).stepExecute, "the socket closes: the parent knows that it worked"},
 }
 
 // A plan is a start being compiled.

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -22,7 +23,7 @@ import (
 // process.
 
 // joinSteps is the start of another process in a container.
-var joinSteps = []step{
+var joinSteps = slices.Concat([]step{
 	{"oom score", (*plan).stepOOMScore, "while /proc/self is ours, and with the caller's rights"},
 	{"not dumpable", (*plan).stepNotDumpable, "before the first namespace: no process of the container may look into this one (CVE-2016-9962)"},
 	{"enter", (*plan).stepEnter, "all namespaces in one call, by the first process's pidfd: the user namespace gives the right to the rest"},
@@ -33,21 +34,12 @@ var joinSteps = []step{
 	{"root", (*plan).stepOpenRoot, "of the mount namespace; what the first process has made of its own root does not count"},
 	{"console", (*plan).stepJoinConsole, "a terminal of the container's devpts, which is known by its type: others have been here"},
 	{"working directory", (*plan).stepWorkdir, "made if missing; kept as a descriptor, below the root (CVE-2024-21626)"},
-	{"streams", (*plan).stepStreams, "so that the user can open /dev/stdout again"},
-	{"limits", (*plan).stepLimits, "rlimits, umask, scheduler, personality: while we still may raise them"},
-	{"no new privileges", (*plan).stepNoNewPrivileges, "before seccomp: an unprivileged filter needs it"},
-	{"seccomp, early", (*plan).stepSeccompEarly, "without no_new_privs a filter needs a capability that goes next"},
-	{"bounding set", (*plan).stepBounding, "dropping needs CAP_SETPCAP, so before the user is changed"},
-	{"enter directory", (*plan).stepEnterWorkdir, "as root, who may enter what the user may not, such as /root"},
-	{"user", (*plan).stepUser, "groups, then group, then user: the other way round is not allowed any more"},
-	{"capabilities", (*plan).stepCapabilities, "changing the user has cleared the effective set; the rest goes here"},
-	{"enter directory as user", (*plan).stepReenterWorkdir, "who may enter what root may not, on a network file system"},
-	{"executable", (*plan).stepLookup, "looked up in the container, as the user, before the filter that might forbid it"},
+}, processSteps, []step{
 	{"close", (*plan).stepClose, "all but the streams, the extra files and the socket, which goes with execve"},
 	{"terminal", (*plan).takeTerminal, "by the process that executes the program, which gets its signals"},
 	{"seccomp", (*plan).stepSeccomp, "last, so that the filter need not allow any of the above"},
 	{"execute", (*plan).stepExecute, "the socket closes: the parent knows that it worked"},
-}
+})
 
 // A target is a running container as the kernel shows it, seen through its first process. All of it
 // has been read while that process was alive, so none of it is another's.
