@@ -11,12 +11,14 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"example.com/container/internal/testenv"
+	"golang.org/x/sys/unix"
 )
 
 // expect makes something, demands that it is found, removes it again, and demands that nothing is
@@ -69,8 +71,22 @@ func TestProcess(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
+		sleeps(t, strconv.Itoa(cmd.Process.Pid))
 		return func() { cmd.Process.Kill(); cmd.Wait() }
 	})
+}
+
+// sleeps waits until a process has executed sleep, whose name it then has, and sleeps. It returns what /proc says of it.
+func sleeps(t *testing.T, pid string) (stat string) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		text, _ := os.ReadFile("/proc/" + pid + "/stat")
+		if stat = string(text); strings.Contains(stat, " (sleep) S ") {
+			return stat
+		}
+	}
+	t.Fatalf("it does not sleep: %s", stat)
+	return ""
 }
 
 // TestOrphan starts a shell that ends and leaves a process behind, which the system's init adopts,
@@ -82,12 +98,12 @@ func TestOrphan(t *testing.T) {
 		t.Fatal(err)
 	}
 	pid := strings.TrimSpace(string(out))
+	stat := sleeps(t, pid)
 	found := before.wait(nil, 10*time.Millisecond)
-	stat, _ := os.ReadFile("/proc/" + pid + "/stat")
 	if err := exec.Command("kill", pid).Run(); err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(string(stat), ") S 1 ") {
+	if !strings.Contains(stat, ") S 1 ") {
 		t.Skipf("the orphan was not adopted by process 1: %s", stat)
 	}
 	if !slices.Contains(found, "process "+pid+" (sleep)") {
@@ -121,6 +137,81 @@ func TestUmask(t *testing.T) {
 		old := syscall.Umask(0o123)
 		return func() { syscall.Umask(old) }
 	})
+}
+
+// What else a library could change of its caller.
+func TestCallerState(t *testing.T) {
+	thread := func(f func() error) func() func() {
+		return func() func() {
+			ready, stop, done := make(chan error), make(chan struct{}), make(chan struct{})
+			go onThread(func() {
+				defer close(done)
+				ready <- f()
+				<-stop
+			})
+			if err := <-ready; err != nil {
+				t.Fatal(err)
+			}
+			return func() { close(stop); <-done }
+		}
+	}
+	set := func(f func(value uintptr) error, to, back uintptr) func() func() {
+		return func() func() {
+			if err := f(to); err != nil {
+				t.Fatal(err)
+			}
+			return func() { f(back) }
+		}
+	}
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_CORE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	for want, change := range map[string]func() func(){
+		"thread has personality 00040000": thread(func() error {
+			_, _, e := unix.RawSyscall(unix.SYS_PERSONALITY, 0x40000, 0, 0) // ADDR_NO_RANDOMIZE
+			return errOf(e)
+		}),
+		"thread has NoNewPrivs:\t1": thread(func() error { return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }),
+		"thread has SigBlk:\t0000000000000200": thread(func() error {
+			var new, old unix.Sigset_t
+			new.Val[0] = 1 << (unix.SIGUSR1 - 1)
+			return unix.PthreadSigmask(unix.SIG_BLOCK, &new, &old)
+		}),
+		"process has Max core file size": set(func(v uintptr) error {
+			l := unix.Rlimit{Cur: uint64(v), Max: limit.Max}
+			if v == 0 {
+				l = limit
+			}
+			return unix.Setrlimit(unix.RLIMIT_CORE, &l)
+		}, 4096, 0),
+		"process has oom_score_adj": set(func(v uintptr) error {
+			return os.WriteFile("/proc/self/oom_score_adj", []byte(strconv.Itoa(int(v))), 0)
+		}, 17, 0),
+		"process has dumpable 0": set(func(v uintptr) error { return unix.Prctl(unix.PR_SET_DUMPABLE, v, 0, 0, 0) }, 0, 1),
+	} {
+		if strings.HasPrefix(want, "process has oom") && os.Geteuid() != 0 || strings.Contains(want, "NoNewPrivs") && slices.Contains(Caller(), "NoNewPrivs:\t1") {
+			continue // it could not be undone; it is so already
+		}
+		t.Run(want, func(t *testing.T) {
+			if !strings.Contains(want, "dumpable") && !strings.Contains(want, "SigBlk") {
+				expect(t, want, nil, change)
+			}
+			before := Caller()
+			undo := change()
+			if slices.Equal(before, Caller()) {
+				t.Error("Caller does not see it")
+			}
+			undo()
+		})
+	}
+}
+
+func errOf(e syscall.Errno) error {
+	if e != 0 {
+		return e
+	}
+	return nil
 }
 
 func TestEnvironment(t *testing.T) {
@@ -252,6 +343,41 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// Things that come and go, of which there is always one, are a leak in the end, and each of them is none.
+func TestWaitForEver(t *testing.T) {
+	dir := t.TempDir()
+	start, stop, done := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	next := func(i int) string { return filepath.Join(dir, strconv.Itoa(i)) }
+	go func() {
+		defer close(done)
+		<-start
+		for i := 1; ; i++ {
+			select {
+			case <-stop:
+				os.Remove(next(i - 1))
+				return
+			case <-time.After(time.Millisecond):
+				os.Mkdir(next(i), 0o700)
+				os.Remove(next(i - 1))
+			}
+		}
+	}()
+	before := take([]string{dir})
+	if err := os.Mkdir(next(0), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	close(start)
+	found := before.wait([]string{dir}, 500*time.Millisecond)
+	if !slices.ContainsFunc(found, func(item string) bool { return strings.HasPrefix(item, "file "+dir) }) {
+		t.Errorf("found %q", found)
+	}
+	close(stop)
+	<-done
+	if left := before.wait([]string{dir}, grace); len(left) > 0 {
+		t.Errorf("found after the end: %q", left)
+	}
+}
+
 func TestCheckWaitsForTheDying(t *testing.T) {
 	r := &recorder{TB: t}
 	Check(r)
@@ -285,7 +411,7 @@ func TestMainRun(t *testing.T) {
 		{"cleaned up", func() int { d, _ := os.MkdirTemp("", "x"); os.Remove(d); return 0 }, 0, false},
 	} {
 		var stderr bytes.Buffer
-		code := run(test.tests, &stderr, 50*time.Millisecond)
+		code := run(test.tests, &stderr, 2*time.Second) // others make and remove things meanwhile
 		if code != test.code || strings.Contains(stderr.String(), "forgotten") != test.complain {
 			t.Errorf("%s: exit code %d, says %q", test.name, code, &stderr)
 		}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -64,39 +63,6 @@ var Overlay = Requirement{Name: "overlay", Probe: sync.OnceValue(func() error {
 	}
 	return nil
 })}
-
-// Cgroup is a cgroup v2 in which this process may make a cgroup. CgroupDir returns where.
-var Cgroup = Requirement{Name: "cgroup", Probe: sync.OnceValue(func() error {
-	dir, err := CgroupDir()
-	if err != nil {
-		return err
-	}
-	probe, err := os.MkdirTemp(dir, "testenv-")
-	if err != nil {
-		return missing("systemd-run --user --scope -p Delegate=yes", "cgroup not writable: %v", err)
-	}
-	return os.Remove(probe)
-})}
-
-// CgroupDir returns the directory of this process's own cgroup v2.
-func CgroupDir() (string, error) {
-	own, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
-		return "", err
-	}
-	for line := range strings.Lines(string(own)) {
-		path, found := strings.CutPrefix(strings.TrimSpace(line), "0::")
-		if !found {
-			continue
-		}
-		for _, mount := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
-			if _, err := os.Stat(mount + "/cgroup.procs"); err == nil {
-				return filepath.Join(mount, path), nil
-			}
-		}
-	}
-	return "", missing("mount -t cgroup2 cgroup2 /sys/fs/cgroup", "there is no cgroup v2")
-}
 
 // inNamespaces runs a program of the host in new namespaces, as their root if there is a user
 // namespace among them.

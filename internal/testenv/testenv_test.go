@@ -64,7 +64,9 @@ func TestMissingProgramNamesItsPackage(t *testing.T) {
 
 // TestProbes asks for everything: what is missing shows in go test -v, and no probe may break.
 func TestProbes(t *testing.T) {
-	for _, r := range []Requirement{Root, User, UserNS, SubIDs, Overlay, Cgroup, Registry, Nft, StaticBusybox} {
+	all := []Requirement{Root, User, UserNS, SubIDs, Overlay, Cgroup, Registry, Nft, StaticBusybox,
+		CgroupController("memory"), SystemdUser, SystemdRoot, AppArmor, SELinux}
+	for _, r := range all {
 		t.Run(r.Name, func(t *testing.T) { Need(t, r) })
 	}
 	if (Root.Probe() == nil) && (User.Probe() == nil) {
