@@ -5,6 +5,7 @@ package launch
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -23,18 +24,42 @@ func (p *Program) SendFile(tag uint32, fd Arg) {
 	if tag >= opsBase {
 		panic(fmt.Sprintf("launch: the tag %#x means a failure", tag))
 	}
+	p.SendFileTo(p.SocketFD(), fd, p.Words(Arg(tag), 0), messageSize)
+}
+
+// SendFileTo sends the open file of a descriptor, with n bytes of text, to who holds the other end of a socket. If nobody
+// does, the call fails with EPIPE, and no signal comes.
+func (p *Program) SendFileTo(socket, fd, text, n Arg) Op {
 	const controlLen = 16 + 4
 	control := p.Words(controlLen, unix.SCM_RIGHTS<<32|unix.SOL_SOCKET, 0)
 	p.Sub(fd, 0).StoreTo(control + 16)
-	buffer := p.Words(p.Words(Arg(tag), 0), messageSize)
+	buffer := p.Words(text, 0)
+	p.Sub(n, 0).StoreTo(buffer + 8)
 	msg := p.Words(0, 0, buffer, 1, control, controlSize, 0)
-	p.Call(unix.SYS_SENDMSG, p.SocketFD(), msg, 0)
+	return p.Call(unix.SYS_SENDMSG, socket, msg, unix.MSG_NOSIGNAL)
 }
 
 // receive is recvmsg(2): a message and the file that came with it. The other end may be in other
 // hands by now: every descriptor that comes is ours to close.
-func (c *Child) receive(buf []byte) (n int, file *os.File, err error) {
-	conn, err := c.socket.SyscallConn()
+func (c *Child) receive(buf []byte) (n int, file *os.File, err error) { return receive(c.socket, buf) }
+
+// ReceiveFile waits for a message of a program and returns the file that came with it, nil if none did. At the end
+// it returns io.EOF. The socket does not block: see SocketPair.
+func ReceiveFile(socket *os.File) (*os.File, error) {
+	var buf [messageSize]byte
+	n, file, err := receive(socket, buf[:])
+	if n == 0 && file == nil && err == nil || errors.Is(err, unix.ECONNRESET) {
+		// An end that came while the kernel looked for a message hides one that came right before it.
+		n, file, err = receive(socket, buf[:])
+	}
+	if n == 0 && file == nil && err == nil {
+		err = io.EOF
+	}
+	return file, err
+}
+
+func receive(socket *os.File, buf []byte) (n int, file *os.File, err error) {
+	conn, err := socket.SyscallConn()
 	if err != nil {
 		return 0, nil, err
 	}
@@ -42,8 +67,10 @@ func (c *Child) receive(buf []byte) (n int, file *os.File, err error) {
 	var size, flags int
 	var failed error
 	err = conn.Read(func(fd uintptr) (done bool) {
-		n, size, flags, _, failed = unix.Recvmsg(int(fd), buf, control[:], unix.MSG_CMSG_CLOEXEC)
-		return failed != unix.EAGAIN && failed != unix.EINTR
+		for failed = unix.EINTR; failed == unix.EINTR; { // what is there already does not wake the poller again
+			n, size, flags, _, failed = unix.Recvmsg(int(fd), buf, control[:], unix.MSG_CMSG_CLOEXEC)
+		}
+		return failed != unix.EAGAIN
 	})
 	if err != nil {
 		return 0, nil, os.ErrClosed // the one reason there is without a deadline

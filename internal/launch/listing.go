@@ -73,6 +73,9 @@ func (l *lister) call(i int) string {
 		args[j] = l.arg(Arg(o.args[j]), o.indirect>>j&1 == 1)
 	}
 	b.WriteString(syscallName(o.nr) + "(" + strings.Join(args, ", ") + ")")
+	if n, ok := l.p.filterLength(o); ok {
+		fmt.Fprintf(&b, " of %d instructions", n)
+	}
 	for _, f := range l.jumps[i] {
 		to := "next"
 		if f.label != next {

@@ -5,110 +5,19 @@ package launch
 import (
 	"strconv"
 
-	"golang.org/x/sys/unix"
+	"example.com/container/internal/seccomp"
 )
 
 // This file names the system calls that programs are made of, for listings and errors.
 
-var syscallNames = map[uint32]string{
-	opSub:                            "sub",
-	unix.SYS_BPF:                     "bpf",
-	unix.SYS_CAPSET:                  "capset",
-	unix.SYS_CHDIR:                   "chdir",
-	unix.SYS_CLONE:                   "clone",
-	unix.SYS_CLONE3:                  "clone3",
-	unix.SYS_CLOSE:                   "close",
-	unix.SYS_CLOSE_RANGE:             "close_range",
-	unix.SYS_DUP3:                    "dup3",
-	unix.SYS_EXECVE:                  "execve",
-	unix.SYS_EXECVEAT:                "execveat",
-	unix.SYS_EXIT_GROUP:              "exit_group",
-	unix.SYS_FACCESSAT2:              "faccessat2",
-	unix.SYS_FCHDIR:                  "fchdir",
-	unix.SYS_FCHMOD:                  "fchmod",
-	unix.SYS_FCHMODAT:                "fchmodat",
-	unix.SYS_FCHOWN:                  "fchown",
-	unix.SYS_FCHOWNAT:                "fchownat",
-	unix.SYS_FCNTL:                   "fcntl",
-	unix.SYS_FSCONFIG:                "fsconfig",
-	unix.SYS_FSMOUNT:                 "fsmount",
-	unix.SYS_FSOPEN:                  "fsopen",
-	unix.SYS_FTRUNCATE:               "ftruncate",
-	unix.SYS_GETPID:                  "getpid",
-	unix.SYS_GETPPID:                 "getppid",
-	unix.SYS_IOCTL:                   "ioctl",
-	unix.SYS_IOPRIO_SET:              "ioprio_set",
-	unix.SYS_KEYCTL:                  "keyctl",
-	unix.SYS_KILL:                    "kill",
-	unix.SYS_LINKAT:                  "linkat",
-	unix.SYS_LSEEK:                   "lseek",
-	unix.SYS_MKDIRAT:                 "mkdirat",
-	unix.SYS_MKNODAT:                 "mknodat",
-	unix.SYS_MOUNT:                   "mount",
-	unix.SYS_MOUNT_SETATTR:           "mount_setattr",
-	unix.SYS_MOVE_MOUNT:              "move_mount",
-	unix.SYS_OPENAT:                  "openat",
-	unix.SYS_OPENAT2:                 "openat2",
-	unix.SYS_OPEN_TREE:               "open_tree",
-	unix.SYS_PERSONALITY:             "personality",
-	unix.SYS_PIDFD_OPEN:              "pidfd_open",
-	unix.SYS_PIDFD_SEND_SIGNAL:       "pidfd_send_signal",
-	unix.SYS_PIPE2:                   "pipe2",
-	unix.SYS_PIVOT_ROOT:              "pivot_root",
-	unix.SYS_PPOLL:                   "ppoll",
-	unix.SYS_PRCTL:                   "prctl",
-	unix.SYS_PRLIMIT64:               "prlimit64",
-	unix.SYS_READ:                    "read",
-	unix.SYS_READLINKAT:              "readlinkat",
-	unix.SYS_RECVMSG:                 "recvmsg",
-	unix.SYS_RENAMEAT2:               "renameat2",
-	unix.SYS_RT_SIGACTION:            "rt_sigaction",
-	unix.SYS_RT_SIGPROCMASK:          "rt_sigprocmask",
-	unix.SYS_RT_SIGTIMEDWAIT:         "rt_sigtimedwait",
-	unix.SYS_SCHED_SETAFFINITY:       "sched_setaffinity",
-	unix.SYS_SCHED_SETATTR:           "sched_setattr",
-	unix.SYS_SECCOMP:                 "seccomp",
-	unix.SYS_SENDMSG:                 "sendmsg",
-	unix.SYS_SETDOMAINNAME:           "setdomainname",
-	unix.SYS_SETGROUPS:               "setgroups",
-	unix.SYS_SETHOSTNAME:             "sethostname",
-	unix.SYS_SETNS:                   "setns",
-	unix.SYS_SETPGID:                 "setpgid",
-	unix.SYS_SETRESGID:               "setresgid",
-	unix.SYS_SETRESUID:               "setresuid",
-	unix.SYS_SETSID:                  "setsid",
-	unix.SYS_SETXATTR:                "setxattr",
-	unix.SYS_FSETXATTR:               "fsetxattr",
-	unix.SYS_LSETXATTR:               "lsetxattr",
-	unix.SYS_SOCKET:                  "socket",
-	unix.SYS_STATX:                   "statx",
-	unix.SYS_SYMLINKAT:               "symlinkat",
-	unix.SYS_UMASK:                   "umask",
-	unix.SYS_UMOUNT2:                 "umount2",
-	unix.SYS_UNLINKAT:                "unlinkat",
-	unix.SYS_UNSHARE:                 "unshare",
-	unix.SYS_UTIMENSAT:               "utimensat",
-	unix.SYS_WAIT4:                   "wait4",
-	unix.SYS_WAITID:                  "waitid",
-	unix.SYS_WRITE:                   "write",
-	unix.SYS_FALLOCATE:               "fallocate",
-	unix.SYS_SET_MEMPOLICY:           "set_mempolicy",
-	unix.SYS_LANDLOCK_ADD_RULE:       "landlock_add_rule",
-	unix.SYS_GETDENTS64:              "getdents64",
-	unix.SYS_FSTATFS:                 "fstatfs",
-	unix.SYS_RT_SIGSUSPEND:           "rt_sigsuspend",
-	unix.SYS_SIGNALFD4:               "signalfd4",
-	unix.SYS_CLOCK_NANOSLEEP:         "clock_nanosleep",
-	unix.SYS_SET_ROBUST_LIST:         "set_robust_list",
-	unix.SYS_PIDFD_GETFD:             "pidfd_getfd",
-	unix.SYS_FSPICK:                  "fspick",
-	unix.SYS_GETUID:                  "getuid",
-	unix.SYS_LANDLOCK_RESTRICT_SELF:  "landlock_restrict_self",
-	unix.SYS_LANDLOCK_CREATE_RULESET: "landlock_create_ruleset",
-}
-
 func syscallName(nr uint32) string {
-	if name, ok := syscallNames[nr]; ok {
+	switch nr {
+	case opSub:
+		return "sub"
+	case opCrash:
+		return "crash"
+	}
+	if name, ok := seccomp.Name(seccomp.Native(), nr); ok {
 		return name
 	}
 	return "syscall_" + strconv.Itoa(int(nr))

@@ -36,6 +36,9 @@ const (
 
 	// opSub is no system call: the result is args[0] - args[1].
 	opSub = 0xffffffff
+
+	// opCrash is none either: its first argument is loaded from address 0, where nothing is.
+	opCrash = 0xfffffffe
 )
 
 // Where the parts lie in the launcher's address space. The assembly files know these numbers.
@@ -51,12 +54,12 @@ const (
 	messageSize = 16
 )
 
-// maxOps is how many ops have room before the data, but for the one that link puts at the end.
-const maxOps = (dataBase-opsBase)/opSize - 1
+// maxOps is how many ops have room before the data, but for those that link puts at the end.
+const maxOps = (dataBase-opsBase)/opSize - 2
 
 // The first ops of every program.
 const (
 	opReport = 0 // write the failure to the socket
-	opExit   = 1 // exit_group
+	opExit   = 1 // exit_group; if a filter forbids even that, the process crashes
 	opFirst  = 2 // where the launcher starts
 )

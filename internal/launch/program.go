@@ -290,18 +290,25 @@ func (p *Program) Send(tag uint32, value Arg) {
 }
 
 // Wait waits until the parent says Go. If the parent is gone, the process ends.
-func (p *Program) Wait() {
-	buf := p.Zero(8)
+func (p *Program) Wait() { p.WaitFor(p.Zero(8), 8) }
+
+// WaitFor waits until the parent says Send, and returns how many bytes of its text are in the buffer, which has size. If the
+// parent is gone, the process ends.
+func (p *Program) WaitFor(buf, size Arg) Op {
 	gone, on := p.Label(), p.Label()
 	again := p.Label()
 	p.Here(again)
-	p.Call(unix.SYS_READ, p.SocketFD(), buf, 8).
+	read := p.Call(unix.SYS_READ, p.SocketFD(), buf, size).
 		On(unix.EINTR, again).Case(0, gone).On(unix.ECONNRESET, gone). // reset: a message of ours was not read
 		Then(on)
 	p.Here(gone)
 	p.Exit(ExitFailed)
 	p.Here(on)
+	return read
 }
+
+// Crash ends the process with SIGSEGV, without a system call.
+func (p *Program) Crash() { p.Call(opCrash, p.Value(0)) }
 
 // Len is the number of calls.
 func (p *Program) Len() int { return len(p.ops) }
@@ -309,8 +316,8 @@ func (p *Program) Len() int { return len(p.ops) }
 // StepOf is the step that call i belongs to.
 func (p *Program) StepOf(i int) Step { return p.names[p.steps[i]] }
 
-// link resolves the labels and puts an op behind the last one that fails, so that no program runs
-// into what follows in memory.
+// link resolves the labels and puts two ops behind the last one: one that fails, so that no program runs
+// into what follows in memory, and the end of a process that may not even exit.
 func (p *Program) link() ([]op, error) {
 	if len(p.ops) > maxOps {
 		return nil, fmt.Errorf("launch: %d calls, the limit is %d: %w", len(p.ops), maxOps, unix.E2BIG)
@@ -318,9 +325,11 @@ func (p *Program) link() ([]op, error) {
 	if len(p.data) > maxData {
 		return nil, fmt.Errorf("launch: %d bytes of data, the limit is %d: %w", len(p.data), maxData, unix.E2BIG)
 	}
-	ops := make([]op, len(p.ops)+1)
+	ops := make([]op, len(p.ops)+2)
 	copy(ops, p.ops)
 	ops[len(p.ops)] = op{nr: opSub, args: [6]int64{-int64(unix.ENOEXEC)}}
+	ops[len(p.ops)+1] = op{nr: opCrash, indirect: 1}
+	ops[opExit].fail = uint32(len(p.ops) + 2)
 	for _, f := range p.fixups {
 		target := f.op + 1
 		if f.label != next {
@@ -352,7 +361,7 @@ func (p *Program) checkAddresses(i int) error {
 	inData := func(addr uint64) bool { return addr >= dataBase && addr <= dataBase+uint64(len(p.data))-8 }
 	o := &p.ops[i]
 	for j, a := range o.args {
-		if o.indirect>>j&1 == 1 && !inData(uint64(a)) {
+		if o.indirect>>j&1 == 1 && !inData(uint64(a)) && o.nr != opCrash {
 			return fmt.Errorf("launch: argument %d of call %d is neither a number nor a result", j, i)
 		}
 	}

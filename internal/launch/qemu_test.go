@@ -56,14 +56,15 @@ func TestArm64UnderQemu(t *testing.T) {
 	p.Call(unix.SYS_EXECVE, p.Str(test), p.Strs(args), p.Strs([]string{"GOMAXPROCS=1", "TMPDIR=" + tmp, "PATH=" + os.Getenv("PATH")}))
 
 	// The emulator's fork can deadlock in a program with threads, before it comes to our code: hence
-	// one processor, a short time, and a second try.
+	// one processor, an end of those that say nothing, and other tries.
 	var out []byte
-	for try := range 3 {
+	const tries = 4
+	for try := range tries {
 		var ended bool
 		if out, ended = runOutside(t, p); ended {
 			break
 		}
-		if t.Logf("try %d hangs:\n%s", try+1, out); try == 2 {
+		if t.Logf("try %d hangs:\n%s", try+1, out); try == tries-1 {
 			t.FailNow()
 		}
 	}
@@ -95,11 +96,20 @@ func runOutside(t *testing.T, p *Program) (out []byte, ended bool) {
 		needQemu(t, "a user namespace: %v", err)
 	}
 	defer c.Release()
-	// What hangs is a child of the tests. It is found by its process group.
-	timer := time.AfterFunc(45*time.Second, func() { unix.Kill(-c.Process().Pid, unix.SIGKILL) })
+	// What hangs is a child of the tests. It is found by its process group, when it has said nothing for long: each test says something.
+	const long = 30 * time.Second
+	timer := time.AfterFunc(long, func() { unix.Kill(-c.Process().Pid, unix.SIGKILL) })
 	_, failure := c.Next()
-	out, _ = io.ReadAll(r)
-	hangs := !timer.Stop()
+	hangs := false
+	for buf := make([]byte, 1<<16); ; {
+		n, err := r.Read(buf)
+		out = append(out, buf[:n]...)
+		hangs = !timer.Stop() || hangs
+		if err != nil {
+			break
+		}
+		timer.Reset(long)
+	}
 	s, err := c.Process().Wait()
 	var e *Error
 	switch {

@@ -38,10 +38,12 @@ type Attr struct {
 	Fault *Fault
 }
 
-// A Fault makes the call Op fail with Errno instead of being made.
+// A Fault makes the call Op fail with Errno instead of being made. With Skip it is not made either, and succeeds: its
+// result is 0.
 type Fault struct {
 	Op    int
 	Errno unix.Errno
+	Skip  bool
 }
 
 // A Child is a started program. CloseSocket and Release may be called at any time, and end a Next
@@ -80,19 +82,27 @@ func (p *Program) Start(attr *Attr) (*Child, error) {
 		return nil, err
 	}
 	defer exe.Close()
-	ours, theirs, err := socketpair()
+	ours, theirs, err := SocketPair()
 	if err != nil {
 		return nil, err
 	}
 	defer theirs.Close()
+	// The descriptor that is needed afterwards is taken before: once there is a process it may have forked, and who killed it for the
+	// lack of one would leave a child that nobody knows, and that a PID namespace cannot end without.
+	spare, err := unix.FcntlInt(theirs.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		ours.Close()
+		return nil, os.NewSyscallError("fcntl", err)
+	}
 	cmd := p.command(attr, theirs, exe)
 	release, err := startOn(cmd, attr.KeepThread)
 	if err != nil {
+		unix.Close(spare)
 		ours.Close()
 		return nil, err
 	}
 	c := &Child{prog: p, socket: ours, process: cmd.Process, release: release}
-	if err := c.openPidFD(); err != nil {
+	if err := c.openPidFD(spare); err != nil {
 		c.process.Kill()
 		c.process.Wait()
 		c.Release()
@@ -144,10 +154,10 @@ func (p *Program) command(attr *Attr, socket, exe *os.File) *exec.Cmd {
 	return cmd
 }
 
-// socketpair returns the two ends of a socket that keeps messages apart. Ours does not block, so
+// SocketPair returns the two ends of a socket that keeps messages apart. Ours does not block, so
 // that the runtime's poller waits for it and closing it ends a read. Theirs does: the launcher
 // knows nothing of EAGAIN.
-func socketpair() (ours, theirs *os.File, err error) {
+func SocketPair() (ours, theirs *os.File, err error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, os.NewSyscallError("socketpair", err)
@@ -181,22 +191,26 @@ func startOn(cmd *exec.Cmd, keep bool) (release func(), err error) {
 	return sync.OnceFunc(func() { close(done) }), nil
 }
 
-// openPidFD fills in c.pidfd. os/exec has such a descriptor already where the kernel has them.
-func (c *Child) openPidFD() error {
+// openPidFD makes spare c.pidfd. os/exec has such a descriptor already where the kernel has them.
+func (c *Child) openPidFD(spare int) error {
 	c.pidfd.Store(-1)
-	var fd int
 	var err error
 	switch noHandle := c.process.WithHandle(func(handle uintptr) {
-		fd, err = unix.FcntlInt(handle, unix.F_DUPFD_CLOEXEC, 0)
+		for err = unix.EINTR; err == unix.EINTR || err == unix.EBUSY; {
+			err = unix.Dup3(int(handle), spare, unix.O_CLOEXEC)
+		}
 	}); {
-	case errors.Is(noHandle, os.ErrNoHandle):
-		return nil
 	case noHandle != nil:
+		unix.Close(spare)
+		if errors.Is(noHandle, os.ErrNoHandle) {
+			return nil
+		}
 		return noHandle
 	case err != nil:
-		return os.NewSyscallError("fcntl", err)
+		unix.Close(spare)
+		return os.NewSyscallError("dup3", err)
 	}
-	c.pidfd.Store(int32(fd))
+	c.pidfd.Store(int32(spare))
 	return nil
 }
 
@@ -210,8 +224,8 @@ func (p *Program) executable(attr *Attr) (*os.File, error) {
 		if f.Op < opFirst || f.Op >= len(p.ops) {
 			return nil, fmt.Errorf("launch: there is no call %d to fail", f.Op)
 		}
-		if f.Errno == 0 {
-			return nil, errors.New("launch: a fault needs an error")
+		if f.Errno == 0 != f.Skip {
+			return nil, errors.New("launch: a fault needs an error, or to skip the call")
 		}
 		ops[f.Op].nr, ops[f.Op].indirect = opSub, 0
 		ops[f.Op].args = [6]int64{-int64(f.Errno)}
@@ -319,7 +333,10 @@ func (c *Child) parse(buf []byte, file *os.File, err error) (Message, error) {
 }
 
 // Go lets the process go on from Wait. The error is EPIPE if there is no process any more.
-func (c *Child) Go() error {
+func (c *Child) Go() error { return c.Send([]byte{1}) }
+
+// Send lets the process go on from WaitFor, with a text. Errors are as with Go.
+func (c *Child) Send(text []byte) error {
 	conn, err := c.socket.SyscallConn()
 	if err != nil {
 		return err
@@ -327,8 +344,10 @@ func (c *Child) Go() error {
 	var sent error
 	err = conn.Write(func(fd uintptr) (done bool) {
 		// Not write(2): its SIGPIPE may mean something to the caller.
-		_, sent = unix.SendmsgN(int(fd), []byte{1}, nil, nil, unix.MSG_NOSIGNAL)
-		return sent != unix.EAGAIN && sent != unix.EINTR
+		for sent = unix.EINTR; sent == unix.EINTR; {
+			_, sent = unix.SendmsgN(int(fd), text, nil, nil, unix.MSG_NOSIGNAL)
+		}
+		return sent != unix.EAGAIN
 	})
 	if err != nil {
 		return os.ErrClosed // the one reason there is without a deadline; os does not say it so
@@ -343,6 +362,16 @@ func (c *Child) Process() *os.Process { return c.process }
 // one, Release closes it. Later calls return -1. So does the first where there are no such
 // descriptors: before Linux 5.4, and in some emulators.
 func (c *Child) PidFD() int { return int(c.pidfd.Swap(-1)) }
+
+// Ended tells whether the process has ended, waited for or not, as long as its pidfd is here.
+func (c *Child) Ended() bool { return Ended(int(c.pidfd.Load())) }
+
+// Ended is the same of a pidfd.
+func Ended(pidfd int) bool {
+	fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+	n, err := unix.Poll(fds, 0)
+	return n > 0 || err != nil && err != unix.EINTR
+}
 
 // CloseSocket ends the conversation. A process that waits for Go ends.
 func (c *Child) CloseSocket() { c.socket.Close() }

@@ -277,7 +277,7 @@ func TestLastMessageBeforeTheEnd(t *testing.T) {
 		t.Skip("needs two processors: on one, nothing happens meanwhile")
 	}
 	for i := range 2000 {
-		ours, theirs, err := socketpair()
+		ours, theirs, err := SocketPair()
 		if err != nil {
 			t.Fatal(err)
 		}
