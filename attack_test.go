@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"example.com/container/internal/launch"
+	"example.com/container/internal/leak"
 	"example.com/container/internal/testenv"
 	"golang.org/x/sys/unix"
 )
@@ -37,17 +38,36 @@ var attackers map[string]func(args []string)
 
 func init() {
 	attackers = map[string]func(args []string){
-		"tty-caller": ttyCaller,
-		"tty":        ttyAttack,
-		"lookers":    lookIntoOthers,
-		"exe":        rewriteExecutables,
-		"connect":    connectTo,
+		"tty-caller":   ttyCaller,
+		"tty":          ttyAttack,
+		"lookers":      lookIntoOthers,
+		"exe":          rewriteExecutables,
+		"connect":      connectTo,
+		"null":         changeStreams,
+		"probe":        innerProbe,
+		"racer":        raceNames,
+		"tracer":       traceLaunchers,
+		"filecaps":     setFileCaps,
+		"become":       becomeUser,
+		"read":         readFiles,
+		"calls":        makeCalls,
+		"landlock":     landlocked,
+		"landlock tcp": landlockedTCP,
 	}
 	if what := os.Getenv(attackVar); what != "" {
-		time.AfterFunc(2*time.Minute, func() { os.Exit(3) }) // whatever becomes of the test
+		time.AfterFunc(5*time.Minute, func() { os.Exit(3) }) // whatever becomes of the test
 		attackers[what](os.Args[1:])
 		os.Exit(0)
 	}
+}
+
+// attackConfig is testConfig without a filter of system calls, which would not let most attacks begin: each of the other walls must
+// hold alone.
+func attackConfig(t testing.TB) Config {
+	t.Helper()
+	cfg := testConfig(t)
+	cfg.Seccomp = nil
+	return cfg
 }
 
 // attackerIn puts the test binary into a root as /attacker; it must not need libraries.
@@ -66,7 +86,7 @@ func attackerIn(t testing.TB, root string) {
 }
 
 // newCanary makes a tree of the host's that no attack may change: it is compared at the end with mode,
-// owner, times and content.
+// owner, times, attributes and content, and nothing in it may have been changed for a moment.
 func newCanary(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -75,10 +95,82 @@ func newCanary(t testing.TB) string {
 		t.Fatal(err)
 	}
 	unchanged(t, dir)
+	untouched(t, dir)
 	return dir
 }
 
 var up = strings.Repeat("../", 30)
+
+// Root in a container may be the owner of the host's /dev/null, and has it as a standard stream: it must not be able to change the
+// node by that descriptor. Every program that was started later would meet a /dev/null that it cannot open.
+func TestHostNullCannotBeChanged(t *testing.T) {
+	leak.Check(t)
+	own, err := os.OpenFile(os.DevNull, os.O_RDWR, 0) // as a service has it
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer own.Close()
+	status := func() (st unix.Stat_t) {
+		if err := unix.Stat(os.DevNull, &st); err != nil {
+			t.Fatal(err)
+		}
+		st.Atim, st.Mtim = unix.Timespec{}, unix.Timespec{}
+		return st
+	}
+	before := status()
+	cfg := withAllCaps(attackConfig(t))
+	attackerIn(t, cfg.Root.Dir)
+	try := func(newUser bool, in, out *os.File, start func(c Config, p *Process) error) {
+		c := cfg
+		c.Namespaces.NewUser = newUser
+		if !newUser {
+			c.Capabilities = nil // of the host's root the rest may be missing
+		}
+		p := attack("null")
+		p.Stdin, p.Stderr = in, out
+		var exit *ExitError
+		if err := start(c, p); !errors.As(err, &exit) || exit.Code != 7 {
+			t.Errorf("the attacker ended with %v", err)
+		}
+		if after := status(); after != before {
+			t.Errorf("/dev/null is %+v, was %+v", after, before)
+			_ = os.Chmod(os.DevNull, 0o666)
+			_ = os.Chown(os.DevNull, int(before.Uid), int(before.Gid))
+		}
+	}
+	for _, newUser := range []bool{true, false} {
+		if !newUser && os.Geteuid() != 0 {
+			continue
+		}
+		for _, stream := range []*os.File{nil, own} {
+			try(newUser, stream, stream, func(c Config, p *Process) error { return lifeStart(t, c, p).Wait() })
+			try(newUser, stream, stream, func(c Config, p *Process) error {
+				box := lifeStart(t, c, lifeSh("sleep 100"))
+				if err := box.Exec(t.Context(), p); err != nil {
+					return err
+				}
+				return p.Wait()
+			})
+		}
+	}
+}
+
+// changeStreams tries to change what the standard streams are, uses them and exits with 7.
+func changeStreams([]string) {
+	for fd := range 3 {
+		_ = unix.Fchmod(fd, 0)
+		_ = unix.Fchown(fd, 1, 1)
+		_ = unix.Futimes(fd, make([]unix.Timeval, 2))
+		_ = unix.Fsetxattr(fd, "trusted.x", []byte("x"), 0)
+	}
+	if n, err := unix.Read(0, make([]byte, 8)); n != 0 || err != nil {
+		os.Exit(1)
+	}
+	if n, err := unix.Write(2, []byte("nothing")); n != 7 || err != nil {
+		os.Exit(2)
+	}
+	os.Exit(7)
+}
 
 // The host's root with a mount on top of it in the caller's own namespace: a runtime that takes off
 // as many mounts as it has made leaves the rest, and "/.." leads to the host.
@@ -90,6 +182,7 @@ func TestOldRootUnderStackedMounts(t *testing.T) {
 		canary := newCanary(t)
 		for _, access := range []Access{ReadWrite, CopyOnWrite} {
 			cfg := DefaultConfig()
+			cfg.Seccomp = nil
 			cfg.Root, cfg.Namespaces.NewUser = Directory(busyboxRoot(t)), false // the kernel allows none here
 			cfg.Root.Access = access
 			out, err := runIn(t, cfg, &Process{Args: []string{"sh", "-c", "cat /.." + canary + "/file; ls -d /../proc/1; awk '$5 == \"/\"' /proc/self/mountinfo | wc -l"}})
@@ -103,7 +196,7 @@ func TestOldRootUnderStackedMounts(t *testing.T) {
 // In a user namespace devices are the host's own nodes. Root there may be their owner, and change
 // the host's /dev/null, unless the binds are read-only, which does not keep anyone from writing to a device.
 func TestHostDevicesCannotBeChanged(t *testing.T) {
-	cfg := testConfig(t)
+	cfg := attackConfig(t)
 	caps := AllCapabilities()
 	cfg.Capabilities = &Capabilities{Bounding: caps, Effective: caps, Permitted: caps}
 	status := func() (list [6]unix.Stat_t) {
@@ -140,7 +233,7 @@ func TestCVE_2026_87766(t *testing.T) {
 		mount(t, "tmpfs", dir+"/a/mnt", "tmpfs", 0)
 		canary := newCanary(t)
 		for _, to := range []string{canary, up + canary} {
-			cfg := testConfig(t)
+			cfg := attackConfig(t)
 			cfg.Root = HostRoot
 			cfg.Root.Upper = filepath.Join(t.TempDir(), "upper")
 			defer removeOverlayWork(t, cfg.Root.Upper)
@@ -158,7 +251,7 @@ func TestCVE_2026_87766(t *testing.T) {
 // was the other direction: what other users could reach below the state directory.
 func TestCVE_2021_41091(t *testing.T) {
 	testenv.Need(t, testenv.Root)
-	cfg := testConfig(t)
+	cfg := attackConfig(t)
 	dir := t.TempDir()
 	c, err := New(dir, "mine", cfg)
 	if err != nil {
@@ -222,7 +315,7 @@ func TestHostRootHasNoSockets(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, access := range []Access{CopyOnWrite, ReadOnly} {
-		cfg := testConfig(t)
+		cfg := attackConfig(t)
 		cfg.Root = Root{Dir: "/", Access: access}
 		out, err := runIn(t, cfg, &Process{Args: []string{dir + "/attacker", dir + "/socket"}, Env: []string{attackVar + "=connect"}})
 		if err != nil || !strings.Contains(out, "refused") {
@@ -245,7 +338,7 @@ func TestCVE_2017_5226(t *testing.T) {
 
 // attackTerminal runs the attack from a process with the caller's terminal, or one of its own.
 func attackTerminal(t *testing.T, own string) {
-	cfg := testConfig(t)
+	cfg := attackConfig(t)
 	attackerIn(t, cfg.Root.Dir)
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
@@ -295,6 +388,7 @@ func ttyCaller(args []string) {
 		os.Stdin.Read(make([]byte, 16))
 	}
 	cfg := DefaultConfig()
+	cfg.Seccomp = nil // which denies it, too
 	cfg.Root = Directory(args[1])
 	c, err := New(args[0], "tty", cfg)
 	if err == nil {
@@ -347,7 +441,7 @@ func TestCVE_2019_5736(t *testing.T) {
 		t.Fatal(err)
 	}
 	unchanged(t, exe)
-	base := testConfig(t)
+	base := attackConfig(t)
 	attackerIn(t, base.Root.Dir)
 	writeTree(t, base.Root.Dir, map[string]string{"script": "#!/proc/self/exe\n", "link": "-> /proc/self/exe"})
 	if err := os.Chmod(base.Root.Dir+"/script", 0o755); err != nil {
@@ -408,7 +502,7 @@ func rewriteExecutables([]string) {
 // While a container starts in a PID namespace that it shares, others there trace the runtime, or take
 // its descriptors of the host's directories.
 func TestCVE_2016_9962(t *testing.T) {
-	base := testConfig(t)
+	base := attackConfig(t)
 	attackerIn(t, base.Root.Dir)
 	caps := AllCapabilities()
 	base.Capabilities = &Capabilities{Bounding: caps, Effective: caps, Permitted: caps}
@@ -428,8 +522,8 @@ func TestCVE_2016_9962(t *testing.T) {
 	cfg := base
 	cfg.Namespaces.NewPID, cfg.Namespaces.NewUser = false, false
 	cfg.Namespaces.Join = map[NamespaceKind]string{PIDNamespace: "/proc/" + pid + "/ns/pid", UserNamespace: "/proc/" + pid + "/ns/user"}
-	started := 0
-	for range 60 {
+	started, said := 0, hunter{out: ready}
+	for i := 0; i < 60 || i < 3000 && !said.one(); i++ {
 		c, err := New(t.TempDir(), "started", cfg)
 		if err != nil {
 			t.Fatal(err)
@@ -445,7 +539,7 @@ func TestCVE_2016_9962(t *testing.T) {
 		}
 	}
 	spy.Signal(unix.SIGTERM)
-	out := readAll(t, ready)
+	out := said.rest(t)
 	if strings.Contains(out, "worked") || !strings.Contains(out, "tried") || strings.Contains(out, "tried 0") {
 		t.Errorf("%s", out)
 	}
@@ -470,11 +564,13 @@ func lookIntoOthers([]string) {
 			return
 		default:
 		}
-		for pid := 2; pid < 400; pid++ {
+		for _, pid := range pidsInSight() {
 			if comm(pid) != launch.ProcessName {
 				continue
 			}
-			tried++
+			if tried++; tried == 1 {
+				fmt.Println("found one")
+			}
 			dir := fmt.Sprintf("/proc/%d/", pid)
 			try := func(what string, err error) {
 				// After execve it is another program, which is as good as the attacker itself.
@@ -522,11 +618,11 @@ func lookIntoOthers([]string) {
 // those of its user's other processes.
 func TestCVE_2023_25809(t *testing.T) {
 	for _, newCgroup := range []bool{true, false} {
-		cfg := testConfig(t)
+		cfg := attackConfig(t)
 		cfg.Namespaces.NewCgroup = newCgroup
-		got := sh(t, cfg, `find /sys/fs/cgroup -type d | while read d; do mkdir "$d/attack" 2>/dev/null && echo "made $d/attack" && rmdir "$d/attack"
+		got := sh(t, cfg, `find /sys/fs/cgroup -type d 2>/dev/null | while read d; do mkdir "$d/attack" 2>/dev/null && echo "made $d/attack" && rmdir "$d/attack"
 				(echo $$ >"$d/cgroup.procs") 2>/dev/null && echo "entered $d"; done
-			find /sys/fs/cgroup -type f -name '*.max' | while read f; do (echo max >"$f") 2>/dev/null && echo "set $f"; done
+			find /sys/fs/cgroup -type f -name '*.max' 2>/dev/null | while read f; do (echo max >"$f") 2>/dev/null && echo "set $f"; done
 			mount -o remount,rw,bind /sys/fs/cgroup 2>/dev/null && echo remounted
 			unshare -Urm sh -c 'mount -o remount,rw,bind /sys/fs/cgroup && echo remounted; umount -l /sys/fs/cgroup && echo unmounted; mount -t cgroup2 none /tmp && mkdir /tmp/attack && echo made' 2>/dev/null
 			find /sys/fs/cgroup -maxdepth 0`)
@@ -538,6 +634,7 @@ func TestCVE_2023_25809(t *testing.T) {
 // and a second /proc or /sys must not be had.
 func TestNestedUserNamespace(t *testing.T) {
 	devModes(t, func(t *testing.T, cfg Config) {
+		cfg.Seccomp = nil
 		got := sh(t, cfg, `unshare -Urmpf sh -c '
 			for d in /proc/timer_list /proc/keys /proc/interrupts /sys/firmware /proc/sys /proc/sysrq-trigger /proc /sys /dev; do
 				umount $d && echo "umount $d"; umount -l $d && echo "umount -l $d"; case $d in /proc | /dev) continue ;; esac; mount -o remount,rw,bind $d && echo "remount $d"; done
@@ -557,7 +654,7 @@ func TestCVE_2025_24965(t *testing.T) {
 	source := t.TempDir()
 	writeTree(t, source, map[string]string{"hosts": "ours"})
 	for _, to := range []string{canary + "/file", up + canary + "/file", canary + "/new", up + canary + "/dir/new", "/proc/self/cwd" + canary + "/new", "/proc/1/root" + canary + "/file"} {
-		cfg := testConfig(t)
+		cfg := attackConfig(t)
 		mounts := map[string]string{"/etc/hosts": "", "/etc/hostname": "", "/etc/resolv.conf": "", "/run/.containerenv": "", "/etc/deep/er": ""}
 		for target := range mounts {
 			cfg = with(cfg, Mount{Type: "bind", Source: source + "/hosts", Target: target})
@@ -576,7 +673,7 @@ func TestCVE_2025_24965(t *testing.T) {
 		"directory": func(path string) error { return os.Mkdir(path, 0o755) },
 		"FIFO":      func(path string) error { return unix.Mkfifo(path, 0o644) },
 	} {
-		cfg := testConfig(t)
+		cfg := attackConfig(t)
 		if err := make(cfg.Root.Dir + "/etc/hosts"); err != nil {
 			t.Fatal(err)
 		}
@@ -591,7 +688,7 @@ func TestCVE_2025_24965(t *testing.T) {
 func TestImageOfLinks(t *testing.T) {
 	canary := newCanary(t)
 	for _, to := range []string{up + canary, "/proc/self/root" + canary} {
-		cfg := testConfig(t)
+		cfg := attackConfig(t)
 		targets := append(DefaultMaskPaths(), DefaultReadonlyPaths()...)
 		for _, m := range cfg.Mounts {
 			targets = append(targets, m.Target)
@@ -615,7 +712,7 @@ func TestImageOfLinks(t *testing.T) {
 // A socket without a file, in the network namespace that a container may share with the host, takes orders from
 // whoever connects.
 func TestCVE_2020_15257(t *testing.T) {
-	cfg := testConfig(t)
+	cfg := attackConfig(t)
 	cfg.Namespaces.NewNet = false
 	abstract := func(text string) (n int) {
 		for line := range strings.Lines(text) {
@@ -625,12 +722,18 @@ func TestCVE_2020_15257(t *testing.T) {
 		}
 		return n
 	}
-	before, err := os.ReadFile("/proc/net/unix")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if inside := sh(t, cfg, "cat /proc/net/unix"); abstract(inside) > abstract(string(before)) {
-		t.Errorf("before:\n%s\nwhile it runs:\n%s", before, inside)
+	for try := 1; ; try++ { // somebody else's may come at that moment, but not each time
+		before, err := os.ReadFile("/proc/net/unix")
+		if err != nil {
+			t.Fatal(err)
+		}
+		inside := sh(t, cfg, "cat /proc/net/unix")
+		if abstract(inside) <= abstract(string(before)) {
+			break
+		}
+		if try == 5 {
+			t.Fatalf("before:\n%s\nwhile it runs:\n%s", before, inside)
+		}
 	}
 }
 
@@ -638,7 +741,7 @@ func TestCVE_2020_15257(t *testing.T) {
 // in the container if nobody closes them, among them where ExtraFiles has a gap.
 func TestForgottenDescriptors(t *testing.T) {
 	canary := newCanary(t)
-	cfg := testConfig(t)
+	cfg := attackConfig(t)
 	for i := range 50 {
 		fd, err := unix.Open([]string{canary, canary + "/file", "/"}[i%3], unix.O_RDONLY, 0)
 		if err != nil {

@@ -4,6 +4,7 @@ package container
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -54,9 +55,10 @@ func findOwnCgroup() ownCgroup {
 // parseOwnCgroup reads /proc/self/cgroup: the path in the v2 tree, and whether there is a v1 tree with
 // controllers.
 func parseOwnCgroup(r io.Reader) (path string, hybrid bool) {
-	lines := bufio.NewScanner(r)
-	for lines.Scan() {
-		id, rest, _ := strings.Cut(lines.Text(), ":")
+	text, _ := io.ReadAll(r)
+	for line := range strings.Lines(string(text)) {
+		line, _ = strings.CutSuffix(line, "\n") // and nothing else: a name may end with any other character
+		id, rest, _ := strings.Cut(line, ":")
 		controllers, p, ok := strings.Cut(rest, ":")
 		switch {
 		case !ok:
@@ -75,7 +77,7 @@ func findCgroup2(r io.Reader) (root, mount string) {
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
 		before, after, _ := strings.Cut(lines.Text(), " - ")
-		fields := strings.Fields(before)
+		fields := strings.Split(before, " ")
 		if strings.HasPrefix(after, "cgroup2 ") && len(fields) >= 5 {
 			return unescapeMountinfo(fields[3]), unescapeMountinfo(fields[4])
 		}
@@ -101,33 +103,90 @@ func checkCgroup(h *host) CheckResult {
 
 const remedyDelegate = "start this program with: systemd-run --user --scope -p Delegate=yes -- PROGRAM"
 
-// checkCgroupDelegation: cgroups can be made below the caller's own, and processes moved there.
-func checkCgroupDelegation(h *host) CheckResult {
-	c := h.cgroup
-	if c.dir == "" {
-		return missing(remedyFirst, "not found in /proc/self/mountinfo")
+// cgroupHost is what the checks about cgroups look at.
+type cgroupHost struct {
+	place    cgroupPlace // of a container with the zero CgroupConfig
+	placeErr error
+	mine     bool // the caller's own cgroup is its to divide
+
+	// The manager of units that would make the caller's scopes.
+	systemd    bool // it is process 1
+	systemdErr error
+	managed    string // the cgroup of the manager
+	user       bool
+}
+
+func findCgroupHost() cgroupHost {
+	f := askPlaceFacts()
+	h := cgroupHost{systemd: f.systemd, user: !f.root}
+	h.place, h.placeErr = (&CgroupConfig{}).decide(f, "check", "/")
+	if levels := f.chain(f.own); f.own != "" && len(levels) > 0 {
+		h.mine = levels[0].path == f.own && levels[0].mine
 	}
-	remedy := remedyDelegate
-	if h.euid == 0 {
-		remedy = "mount it read-write: mount -o remount,rw " + c.mount
+	if !f.systemd {
+		return h
 	}
-	for _, name := range []string{"", "/cgroup.procs", "/cgroup.subtree_control"} {
-		err := unix.Faccessat(unix.AT_FDCWD, c.dir+name, unix.W_OK, unix.AT_EACCESS)
-		if errors.Is(err, unix.ENOENT) && c.path == "/" {
-			continue // the root of the tree lacks some files
-		}
-		if err != nil {
-			return missing(remedy, "%s is not the caller's: %v: no limits, no statistics, no pause", c.dir+name, err)
-		}
+	ctx, cancel := context.WithTimeout(context.Background(), systemdPatience)
+	defer cancel()
+	var s *systemdConn
+	if s, h.systemdErr = dialSystemd(ctx, h.user); h.systemdErr == nil {
+		h.managed, h.systemdErr = s.controlGroup()
+		s.close()
 	}
-	return found("%s can be divided", c.dir)
+	return h
+}
+
+// missingFor is the result for an error that says what to do.
+func missingFor(err error, remedy string) CheckResult {
+	var e *Error
+	if errors.As(err, &e) && e.Remedy != "" {
+		return missing(e.Remedy, "%v", e.Err)
+	}
+	return missing(remedy, "%v", err)
+}
+
+// checkSystemd: systemd can be asked for scopes.
+func checkSystemd(h *host) CheckResult {
+	c := h.cgroups
+	which := map[bool]string{true: "the user's", false: "the system's"}[c.user]
+	switch {
+	case !c.systemd:
+		return missing("without it, cgroups are made in the file system: leave Cgroup.Manager empty", "does not run here: no scopes")
+	case c.systemdErr != nil:
+		return missingFor(c.systemdErr, remedyLinger)
+	}
+	return found("%s answers", which)
+}
+
+// checkCgroupPlace: there is a place for the containers' cgroups.
+func checkCgroupPlace(h *host) CheckResult {
+	c := h.cgroups
+	switch p := c.place; {
+	case c.placeErr != nil:
+		r := missingFor(c.placeErr, remedyFirst)
+		r.Detail += ": no limits, no statistics, no pause"
+		return r
+	case p.Unit != "" && c.systemdErr != nil:
+		return missing(remedyDelegate, "the caller's own cgroup %s has not been delegated to it, and systemd is not to be asked: no limits, no statistics, no pause", h.cgroup.path)
+	case p.Unit != "":
+		return found("in scopes of systemd, in %s; the caller's own, %s, has not been delegated to it", p.Slice, h.cgroup.path)
+	case p.Shared:
+		return found("below the caller's own, %s, which has been delegated to it", p.Parent)
+	case unix.Access(h.cgroup.mount, unix.W_OK) != nil:
+		return missing("mount it read-write: mount -o remount,rw "+h.cgroup.mount, "%s cannot be written to: no limits, no statistics, no pause", h.cgroup.mount)
+	default:
+		return found("below %s", p.Parent)
+	}
 }
 
 // checkCgroupBirth: a process can be born in a cgroup, so that it is never outside for a moment. It is
 // tried with the caller's own one.
 func checkCgroupBirth(h *host) CheckResult {
-	if r := checkCgroupDelegation(h); !r.OK {
-		return missing(remedyFirst, "not tried: there is no cgroup of the caller's own")
+	switch {
+	case h.cgroups.placeErr != nil || h.cgroup.dir == "":
+		return missing(remedyFirst, "not tried: there is no place for a cgroup")
+	case !h.cgroups.mine && h.cgroups.place.Unit != "":
+		return found("not tried: in a login session the kernel forbids it, and systemd moves the launcher before it begins")
 	}
 	dir, err := unix.Open(h.cgroup.dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -145,17 +204,33 @@ func checkCgroupBirth(h *host) CheckResult {
 	return found("allowed")
 }
 
-// checkCgroupControllers: what limits can be set on.
+const remedyControllers = `as root: mkdir -p /etc/systemd/system/user@.service.d && printf '[Service]\nDelegate=cpu cpuset io memory pids\n' ` +
+	`> /etc/systemd/system/user@.service.d/delegate.conf && systemctl daemon-reload, then log in again`
+
+// checkCgroupControllers: what limits can be set on, where the containers' cgroups are made.
 func checkCgroupControllers(h *host) CheckResult {
-	c := h.cgroup
-	if c.dir == "" {
-		return missing(remedyFirst, "the own cgroup is not known")
+	top := h.cgroups.place.Top
+	if h.cgroups.place.Unit != "" {
+		top = h.cgroups.managed
 	}
-	b, err := os.ReadFile(c.dir + "/cgroup.controllers")
+	tree, err := findCgroupTree()
+	if err != nil || top == "" {
+		return missing(remedyFirst, "there is no place for a cgroup")
+	}
+	dir, err := tree.open(top)
 	if err != nil {
 		return missing(remedyFirst, "%v", err)
 	}
-	have := strings.Fields(string(b))
+	defer dir.Close()
+	have, err := (&Cgroup{dir: dir, path: top}).words("cgroup.controllers")
+	if err != nil {
+		return missing(remedyFirst, "%v", err)
+	}
+	return tree.compareControllers(top, have)
+}
+
+// compareControllers says what is missing among the controllers that a place has.
+func (t cgroupTree) compareControllers(top string, have []string) CheckResult {
 	var lacks []string
 	for _, name := range []string{"cpu", "cpuset", "io", "memory", "pids"} {
 		if !slices.Contains(have, name) {
@@ -165,13 +240,5 @@ func checkCgroupControllers(h *host) CheckResult {
 	if len(lacks) == 0 {
 		return found("%s", strings.Join(have, " "))
 	}
-	remedy := `as root: mkdir -p /etc/systemd/system/user@.service.d && printf '[Service]\nDelegate=cpu cpuset io memory pids\n' ` +
-		`> /etc/systemd/system/user@.service.d/delegate.conf && systemctl daemon-reload, then log in again`
-	switch {
-	case c.hybrid:
-		remedy = remedyUnified
-	case h.euid == 0:
-		remedy = "enable them from the root down: echo '+" + strings.Join(lacks, " +") + "' > " + filepath.Dir(c.dir) + "/cgroup.subtree_control"
-	}
-	return missing(remedy, "no %s: no limits on these", strings.Join(lacks, ", "))
+	return missing(t.whyNoController(lacks[0], top), "no %s: no limits on these", strings.Join(lacks, ", "))
 }

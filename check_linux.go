@@ -47,7 +47,8 @@ var hostChecks = []struct {
 	{"seccomp", checkSeccomp},
 	{"executable memory", checkMemfd},
 	{"cgroup v2", checkCgroup},
-	{"own cgroup", checkCgroupDelegation},
+	{"systemd", checkSystemd},
+	{"place of cgroups", checkCgroupPlace},
 	{"birth in a cgroup", checkCgroupBirth},
 	{"cgroup controllers", checkCgroupControllers},
 }
@@ -58,11 +59,12 @@ type host struct {
 	userErr  error // why there is no user namespace; the probe then is one of root without
 	byCaller bool  // a user namespace works only if the caller's own program makes it, not the launcher
 	cgroup   ownCgroup
+	cgroups  cgroupHost
 	euid     int
 }
 
 func newHost() *host {
-	h := &host{euid: os.Geteuid(), cgroup: findOwnCgroup()}
+	h := &host{euid: os.Geteuid(), cgroup: findOwnCgroup(), cgroups: findCgroupHost()}
 	h.probe = runProbe(userByLauncher)
 	if h.userErr = h.probe.userErr(); h.userErr == nil {
 		return h

@@ -196,6 +196,7 @@ func TestOwnCgroup(t *testing.T) {
 	}{
 		{"0::/user.slice/user-1000.slice\n", "/user.slice/user-1000.slice", false},
 		{"0::/a:b\n", "/a:b", false},
+		{"0::/a \r\n", "/a \r", false},
 		{"1:name=systemd:/\n0::/x\n", "/x", false},
 		{"4:memory:/\n0::/\n", "/", true},
 		{"4:cpu,cpuacct:/\n", "", true},
@@ -217,31 +218,45 @@ func TestOwnCgroup(t *testing.T) {
 }
 
 func TestCheckCgroups(t *testing.T) {
-	dir := t.TempDir()
-	for name, text := range map[string]string{"cgroup.procs": "", "cgroup.subtree_control": "", "cgroup.controllers": "memory pids\n"} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	mine := &host{euid: 1000, cgroup: ownCgroup{dir: dir, path: "/x", mount: "/sys/fs/cgroup"}}
-	if r := checkCgroup(mine); !r.OK {
-		t.Errorf("got %+v", r)
-	}
-	if r := checkCgroupDelegation(mine); !r.OK {
-		t.Errorf("got %+v", r)
-	}
-	if r := checkCgroupControllers(mine); r.OK || !strings.Contains(r.Detail, "no cpu, cpuset, io:") || !strings.Contains(r.Remedy, "delegate.conf") {
-		t.Errorf("got %+v", r)
-	}
 	for name, h := range map[string]*host{
 		"none":   {cgroup: ownCgroup{}},
-		"hybrid": {cgroup: ownCgroup{dir: dir, path: "/", mount: "/m", hybrid: true}},
+		"hybrid": {cgroup: ownCgroup{path: "/", mount: "/m", hybrid: true}},
 	} {
 		if r := checkCgroup(h); r.OK || !strings.Contains(r.Remedy, "systemd.unified_cgroup_hierarchy=1") {
 			t.Errorf("%s: %+v", name, r)
 		}
 	}
-	if r := checkCgroupDelegation(&host{cgroup: ownCgroup{dir: dir + "/none", path: "/x"}, euid: 1000}); r.OK || !strings.Contains(r.Remedy, "systemd-run") {
+	refused := &Error{Op: "systemd", Err: ErrUnsupported, Remedy: "log in"}
+	scope := cgroupPlace{Unit: "x.scope", Slice: "user.slice"}
+	for _, tt := range []struct {
+		name           string
+		cgroups        cgroupHost
+		place, systemd string // a part of the detail, or after "!" of the remedy
+	}{
+		{"nothing", cgroupHost{placeErr: (&placeFacts{}).noPlace()}, "!chown", "!file system"},
+		{"systemd, but not for the caller", cgroupHost{place: scope, systemd: true, user: true, systemdErr: refused}, "!systemd-run --user", "!log in"},
+		{"the user's systemd", cgroupHost{place: scope, systemd: true, user: true}, "in scopes of systemd, in user.slice", "the user's answers"},
+		{"delegated", cgroupHost{place: cgroupPlace{Parent: "/own", Top: "/own", Shared: true}, systemd: true, user: true}, "below the caller's own, /own,", "the user's answers"},
+		{"root", cgroupHost{place: cgroupPlace{Parent: "/container", Top: "/"}, systemd: true}, "below /container", "the system's answers"},
+	} {
+		h := &host{cgroup: ownCgroup{dir: "/", path: "/own", mount: t.TempDir()}, cgroups: tt.cgroups}
+		for want, r := range map[string]CheckResult{tt.place: checkCgroupPlace(h), tt.systemd: checkSystemd(h)} {
+			remedy, bad := strings.CutPrefix(want, "!")
+			if r.OK == bad || bad != (r.Remedy != "") || bad && !strings.Contains(r.Remedy, remedy) || !bad && !strings.Contains(r.Detail, want) {
+				t.Errorf("%s: %+v, want %q", tt.name, r, want)
+			}
+		}
+	}
+	if r := checkCgroupBirth(&host{cgroups: cgroupHost{placeErr: ErrUnsupported}}); r.OK {
+		t.Errorf("got %+v", r)
+	}
+	if r := checkCgroupPlace(&host{cgroup: ownCgroup{mount: "/none"}}); r.OK || !strings.Contains(r.Remedy, "remount") {
+		t.Errorf("read-only: %+v", r)
+	}
+	if r := (cgroupTree{}).compareControllers("/", strings.Fields("memory pids")); r.OK || !strings.Contains(r.Detail, "no cpu, cpuset, io:") || r.Remedy == "" {
+		t.Errorf("got %+v", r)
+	}
+	if r := (cgroupTree{}).compareControllers("/", strings.Fields("cpuset cpu io memory pids misc")); !r.OK {
 		t.Errorf("got %+v", r)
 	}
 }

@@ -48,7 +48,7 @@ type Config struct {
 	// DevicesOnly: nothing but Devices can be opened as a device, whatever nodes an image, a bind or
 	// CAP_MKNOD brings. /dev and all other mounts get NoDev, and each node is a mount of its own. The wall
 	// is the mount table, so it needs new mount and PID namespaces, and a bounding set without
-	// CAP_SYS_ADMIN, which could open it.
+	// CAP_SYS_ADMIN, which could open it. Anybody can have it; Resources.Devices, which needs none of that, only root of the host.
 	DevicesOnly bool
 
 	// MaskPaths are hidden: a file reads as empty, a directory is empty. ReadonlyPaths are made
@@ -68,8 +68,40 @@ type Config struct {
 	// See prctl(2), PR_SET_NO_NEW_PRIVS.
 	NoNewPrivileges bool
 
-	// Seccomp filters system calls. Nil: no filter.
+	// Seccomp filters system calls. Nil: no filter; [DefaultConfig] has [DefaultSeccompProfile].
 	Seccomp *SeccompProfile
+
+	// SeccompNotify decides about the calls of action SeccompNotify. It is the caller's, not stored: once the process that has started
+	// a process ends, such calls of that process fail with ENOSYS. Required if there is such a rule and no
+	// Seccomp.ListenerPath; refused without.
+	SeccompNotify SeccompHandler `json:"-"`
+
+	// AppArmorProfile is the AppArmor profile of the container's processes, and of its hooks of StartContainer: one that is loaded already
+	// (apparmor_parser), or "unconfined". If empty, as the kernel has it for the caller. If AppArmor is not there, an
+	// error that wraps ErrUnsupported, but for "unconfined". AppArmorStack adds it to the caller's profile instead of replacing that, which is all that a confined caller may do.
+	// The label is read back when the program has been executed; see ErrVerify.
+	AppArmorProfile string
+	AppArmorStack   bool
+
+	// SelinuxLabel is the SELinux context of the container's processes and of their session keyring, as the kernel writes it
+	// ("system_u:system_r:container_t:s0:c1,c2"); MountLabel that of all files in what is made for the container: tmpfs, devpts, overlays. Not of mqueue, which is
+	// there before it is mounted, and not of binds. If empty, as the policy has it. If SELinux is not there, an error that wraps ErrUnsupported.
+	SelinuxLabel string
+	MountLabel   string
+
+	// Network is what the container is connected to. Nil: as Namespaces says, and nothing is set up but lo.
+	Network *NetworkConfig
+
+	// Landlock gives up rights to files and networks. Nil: none.
+	Landlock *Landlock
+
+	// Resources limit what all processes of the container use together. Nil: no limits.
+	Resources *Resources
+
+	// Cgroup says where the container's cgroup is. Nil: if Resources is set, it is the zero CgroupConfig; else the container has
+	// no cgroup of its own and stays in the caller's: nothing can be limited or counted, and Pause, Set and
+	// Stats return ErrNoCgroup.
+	Cgroup *CgroupConfig
 
 	// Rlimits are set with prlimit(2). Those not named are inherited from the caller.
 	Rlimits []Rlimit
@@ -269,7 +301,8 @@ func DefaultReadonlyPaths() []string {
 
 // DefaultConfig returns a Config that isolates: every kind of namespace but time is new, the
 // caller's ids become 0 inside (root keeps all ids as they are, with its capabilities inside only:
-// pass explicit maps, or clear NewUser, for anything else), default mounts, masks and devices, few capabilities, no new privileges. Root is left
+// pass explicit maps, or clear NewUser, for anything else), default mounts, masks and devices, few capabilities, no new privileges,
+// the default filter of system calls. Root is left
 // for the caller to set.
 func DefaultConfig() Config {
 	return Config{
@@ -282,5 +315,6 @@ func DefaultConfig() Config {
 		MaskPaths:       DefaultMaskPaths(),
 		ReadonlyPaths:   DefaultReadonlyPaths(),
 		NoNewPrivileges: true,
+		Seccomp:         DefaultSeccompProfile(),
 	}
 }

@@ -77,8 +77,10 @@ func sendTerminal(socket, master *os.File) error {
 	var sent error
 	err = conn.Write(func(fd uintptr) (done bool) {
 		// Not write(2): its SIGPIPE may mean something to the caller.
-		_, sent = unix.SendmsgN(int(fd), []byte("/dev/ptmx"), rights, nil, unix.MSG_NOSIGNAL)
-		return sent != unix.EAGAIN && sent != unix.EINTR
+		for sent = unix.EINTR; sent == unix.EINTR; {
+			_, sent = unix.SendmsgN(int(fd), []byte("/dev/ptmx"), rights, nil, unix.MSG_NOSIGNAL)
+		}
+		return sent != unix.EAGAIN
 	})
 	return errors.Join(err, os.NewSyscallError("sendmsg", sent))
 }

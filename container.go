@@ -4,6 +4,7 @@ package container
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -29,8 +30,10 @@ type Container struct {
 	created time.Time // tells it from another of the same id; zero if its record could not be read
 	damage  error     // what is wrong with its record
 
-	mu   sync.Mutex // of proc; what changes the container on disk takes the record's lock
+	mu   sync.Mutex // of proc and network; what changes the container on disk takes the record's lock
 	proc *Process   // the first process, if this Container has created it
+	// What this process does for the container's network as long as it lives; nil if it has not created it.
+	network *networkLink
 
 	inFunc atomic.Int32 // functions that are being called as hooks: then the record's lock is held
 
@@ -62,9 +65,15 @@ func New(stateDir, id string, cfg Config) (*Container, error) {
 		return fail(err)
 	}
 	if bytes.Contains(text, []byte(`\ufffd`)) { // JSON's for what is not UTF-8, if it is not the caller's own text
-		kept := Config{}
+		kept, mine := Config{}, cfg
 		err := json.Unmarshal(text, &kept)
-		if kept.Logger = cfg.Logger; err != nil || !reflect.DeepEqual(kept, cfg) {
+		mine.Logger, mine.SeccompNotify = nil, nil // not kept
+		if cfg.Network != nil {
+			network := *cfg.Network
+			network.Egress, network.OnEgress = nil, nil
+			mine.Network = &network
+		}
+		if err != nil || !reflect.DeepEqual(kept, mine) {
 			return fail(fieldErrorf("Config", "holds a string that is not UTF-8, which its record in JSON cannot keep"))
 		}
 	}
@@ -201,7 +210,12 @@ func (c *Container) Config() Config { return deepCopy(c.cfg) }
 
 // lockRecord locks the record, which may be gone.
 func (c *Container) lockRecord() (lock *os.File, err error) {
-	lock, err = c.record.lock()
+	return c.lockRecordUntil(context.Background())
+}
+
+// lockRecordUntil waits for it until ctx is done.
+func (c *Container) lockRecordUntil(ctx context.Context) (lock *os.File, err error) {
+	lock, err = c.record.lockUntil(ctx)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = ErrNotExist
 	}
@@ -259,7 +273,7 @@ func (c *Container) lastState() (*stored, error) {
 			}
 		}
 	}
-	if err == nil && state.Status == StatusRunning && frozen(state.Pid) {
+	if err == nil && state.Status == StatusRunning && state.paused() {
 		state.Status = StatusPaused
 	}
 	return state, err
@@ -269,6 +283,10 @@ func (c *Container) lastState() (*stored, error) {
 func (st *stored) ended(live *liveProcess) {
 	st.Status, st.Pid, st.Stopped = StatusStopped, 0, live.end
 	st.ExitCode, st.ExitSignal = exitCode(live.exit)
+	var exit *ExitError
+	if errors.As(live.exit, &exit) {
+		st.OOMKilled, st.TimedOut, st.CPUTimeUsedUp = exit.OOMKilled, exit.TimedOut, exit.CPUTimeUsedUp
+	}
 }
 
 // state reads the record, and sees that it is the record of this container: another process may

@@ -119,7 +119,7 @@ func runOnce(t testing.TB, c *Container, p *Process) (output string, err error) 
 	if p.Stderr == nil {
 		p.Stderr = &out
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := c.Run(ctx, p); err != nil {
 		return out.String(), err
@@ -245,6 +245,7 @@ func planFor(t testing.TB, cfg Config, p *Process, hold bool) *plan {
 	if err != nil {
 		t.Fatal(err)
 	}
+	files.network = explainedNetwork(&cfg)
 	pl, err := newPlan(&cfg, p, stdioFiles{}, files)
 	if err != nil {
 		t.Fatal(err)

@@ -23,6 +23,10 @@ func copyValue(v reflect.Value) reflect.Value {
 	case reflect.Slice:
 		if !v.IsNil() {
 			out.Set(reflect.MakeSlice(v.Type(), v.Len(), v.Len()))
+			if plain(v.Type().Elem().Kind()) {
+				reflect.Copy(out, v)
+				break
+			}
 			for i := range v.Len() {
 				out.Index(i).Set(copyValue(v.Index(i)))
 			}
@@ -35,6 +39,9 @@ func copyValue(v reflect.Value) reflect.Value {
 			}
 		}
 	case reflect.Pointer:
+		if p, ok := v.Interface().(*SeccompProfile); ok {
+			return reflect.ValueOf(p.clone())
+		}
 		if !v.IsNil() && (v.Elem().Kind() != reflect.Struct || v.Type().Elem().PkgPath() == reflect.TypeFor[Config]().PkgPath()) {
 			out.Set(reflect.New(v.Type().Elem()))
 			out.Elem().Set(copyValue(v.Elem()))
@@ -42,3 +49,6 @@ func copyValue(v reflect.Value) reflect.Value {
 	}
 	return out
 }
+
+// plain tells whether values of a kind hold no pointers to what could change.
+func plain(k reflect.Kind) bool { return k <= reflect.Complex128 || k == reflect.String }

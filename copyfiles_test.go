@@ -224,8 +224,8 @@ func TestCopyRace(t *testing.T) {
 		t.Fatal(err)
 	}
 	readLine(t, out)
-	copied := 0
-	for deadline := time.Now().Add(2 * time.Second); time.Now().Before(deadline); {
+	copied, end := 0, time.Now().Add(2*time.Second)
+	for time.Now().Before(end) || copied == 0 && time.Now().Before(end.Add(time.Minute)) {
 		if c.CopyTo(t.Context(), "/w/d", copyTar(t, tar.Header{Name: "file", Linkname: "inside\n"}, tar.Header{Name: "dir/file", Linkname: "inside\n"})) == nil {
 			copied++
 		}
@@ -347,11 +347,8 @@ func TestCopyLayers(t *testing.T) {
 		if err := c.Run(t.Context(), p); err != nil {
 			t.Fatal(err)
 		}
-		for range 500 {
-			if names() == "low new top" {
-				break
-			}
-			time.Sleep(2 * time.Millisecond)
+		for deadline := time.Now().Add(30 * time.Second); names() != "low new top" && time.Now().Before(deadline); {
+			time.Sleep(time.Millisecond)
 		}
 		wantText(t, names(), "low new top")
 		if err := c.CopyTo(t.Context(), "/data", copyTar(t, tar.Header{Name: "copied", Linkname: "x"})); err != nil {

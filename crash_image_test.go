@@ -77,7 +77,7 @@ func TestCrashImagePoints(t *testing.T) {
 	s, want := open(t)
 	s.Close()
 	remove()
-	crashAt(t, o, points, func(t *testing.T, o crashOrder) {
+	crashAt(t, o, points, func(t *testing.T, o crashOrder) time.Duration {
 		t.Helper()
 		defer remove()
 		stop := crashReap()
@@ -103,5 +103,6 @@ func TestCrashImagePoints(t *testing.T) {
 				t.Errorf("left in the store: %q", left)
 			}
 		}
+		return 0
 	})
 }

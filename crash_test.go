@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"example.com/container/internal/leak"
+	"example.com/container/internal/testenv"
 	"golang.org/x/sys/unix"
 )
 
@@ -127,6 +128,10 @@ var crashLives = map[string]func(crashOrder) error{
 	"few files": scarceFiles,
 	"load":      crashLoad,
 	"race":      raceLife,
+	"bridge":    crashBridge,
+	"lease":     leaseLife,
+	"relay":     relayLife,
+	"lock":      lockLife,
 }
 
 // crashCreate takes all steps of a container's life, one by one.
@@ -183,13 +188,36 @@ func crashRun(o crashOrder) error {
 // crashProcess has a child, and both live long.
 func crashProcess() *Process { return lifeSh("sleep 1000 & sleep 1000") }
 
-// crashKinds are createKinds, and one with an upper directory.
+// crashKinds are createKinds, one with an upper directory, and where there can be cgroups some with those.
 func crashKinds(t testing.TB) map[string]Config {
 	t.Helper()
 	kinds := createKinds(t)
 	upper := kinds["plain"]
 	upper.Root.Access, upper.Root.Upper = CopyOnWrite, filepath.Join(t.TempDir(), "upper")
 	kinds["upper"] = upper
+	if testenv.Cgroup.Probe() == nil {
+		group := kinds["plain"]
+		group.Cgroup = &CgroupConfig{}
+		kinds["cgroup"] = group
+		named := group
+		named.Namespaces.NewPID, named.Detached = false, true
+		name := fmt.Sprintf("container-test-%d", os.Getpid())
+		if os.Geteuid() == 0 {
+			name = "/" + name
+		}
+		parent, err := NewCgroup(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		named.Cgroup = &CgroupConfig{Path: parent.Path() + "/x"}
+		kinds["named cgroup"] = named
+		t.Cleanup(func() {
+			defer parent.Close()
+			if err := parent.remove(context.Background()); err != nil { // not Delete: it must be empty
+				t.Error(err)
+			}
+		})
+	}
 	return kinds
 }
 
@@ -239,7 +267,7 @@ func crashWait() (alone bool) {
 // crashNoProcess demands that no process below this one is left.
 func crashNoProcess(t testing.TB) {
 	t.Helper()
-	for deadline := time.Now().Add(2 * time.Second); !crashWait(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); !crashWait(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			var left []string
 			all, _ := procEntries()
@@ -255,8 +283,8 @@ func crashNoProcess(t testing.TB) {
 }
 
 // crashRecover does what another process does when the container's creator is dead: it looks, destroys, and
-// uses the id again.
-func crashRecover(t testing.TB, dir string, cfg Config) {
+// uses the id again. It returns how long it took until nothing was left of the first.
+func crashRecover(t testing.TB, dir string, cfg Config) (took time.Duration) {
 	t.Helper()
 	stop := crashReap()
 	defer stop()
@@ -273,9 +301,6 @@ func crashRecover(t testing.TB, dir string, cfg Config) {
 			t.Errorf("Destroy: %v", err)
 		}
 	}
-	if took := time.Since(began); took > 2*time.Second {
-		t.Errorf("it took %v", took)
-	}
 	if _, err := Load(dir, "x"); !errors.Is(err, ErrNotExist) {
 		t.Errorf("Load: %v", err)
 	}
@@ -283,6 +308,7 @@ func crashRecover(t testing.TB, dir string, cfg Config) {
 		t.Errorf("left in the state directory: %v, %v", left, err)
 	}
 	crashNoProcess(t)
+	took = time.Since(began)
 	stop()
 	c, err := New(dir, "x", cfg)
 	if err != nil {
@@ -295,26 +321,50 @@ func crashRecover(t testing.TB, dir string, cfg Config) {
 		t.Error(err)
 	}
 	c.Wait()
+	return took
 }
 
-// crashAt kills the process of an order at each of the points, and calls back after each.
-func crashAt(t *testing.T, o crashOrder, points map[string]int, recover func(t *testing.T, o crashOrder)) {
+// crashSoon is how long it may take until nothing is left, which is less than anything waits for that does not come.
+const crashSoon = 2 * time.Second
+
+// crashAt kills the process of an order at each of the points, and calls back after each, for what is to be soon gone; it is so at the
+// third try at the latest: a machine with much to do stands still for seconds, but not there and then again.
+func crashAt(t *testing.T, o crashOrder, points map[string]int, recover func(t *testing.T, o crashOrder) (took time.Duration)) {
 	t.Helper()
+	chosen, i := sampled(t), 0
 	for _, point := range slices.Sorted(maps.Keys(points)) {
 		for nth := range points[point] {
+			if i++; !chosen(i) {
+				continue
+			}
 			t.Run(fmt.Sprintf("%s %d", strings.ReplaceAll(point, ": ", " "), nth+1), func(t *testing.T) {
 				o := o
 				o.Point, o.Nth = point, nth+1
-				cmd, out := o.command(t)
-				err := cmd.Run()
-				var exit *exec.ExitError
-				if !errors.As(err, &exit) || exit.ProcessState.String() != "signal: killed" {
-					t.Errorf("the process ended with %v: %s", err, out)
-				}
-				recover(t, o)
+				soon(t, "to recover", func() time.Duration {
+					cmd, out := o.command(t)
+					err := cmd.Run()
+					var exit *exec.ExitError
+					if !errors.As(err, &exit) || exit.ProcessState.String() != "signal: killed" {
+						t.Errorf("the process ended with %v: %s", err, out)
+					}
+					return recover(t, o)
+				})
 			})
 		}
 	}
+}
+
+// soon tries something until it takes no longer than crashSoon, three times at most.
+func soon(t testing.TB, what string, try func() time.Duration) {
+	t.Helper()
+	var took []time.Duration
+	for range 3 {
+		took = append(took, try())
+		if t.Failed() || took[len(took)-1] <= crashSoon {
+			return
+		}
+	}
+	t.Errorf("%s: it took %v", what, took)
 }
 
 func TestCrashPoints(t *testing.T) {
@@ -330,7 +380,7 @@ func TestCrashPoints(t *testing.T) {
 				for p := range points {
 					all[p] = true
 				}
-				crashAt(t, o, points, func(t *testing.T, o crashOrder) { crashRecover(t, o.Dir, cfg) })
+				crashAt(t, o, points, func(t *testing.T, o crashOrder) time.Duration { return crashRecover(t, o.Dir, cfg) })
 			}
 		})
 	}
@@ -338,6 +388,27 @@ func TestCrashPoints(t *testing.T) {
 	if len(all) < 30 {
 		t.Errorf("there are %d points only", len(all))
 	}
+}
+
+// crashAfter kills a caller some time after it has begun. The error is how it has ended otherwise.
+func crashAfter(t *testing.T, o crashOrder, d time.Duration) error {
+	t.Helper()
+	cmd, out := o.command(t)
+	cmd.Stdout = nil
+	ready, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lifeReady(t, ready)
+	time.Sleep(d)
+	cmd.Process.Kill()
+	if err := cmd.Wait(); err == nil || err.Error() != "signal: killed" {
+		return fmt.Errorf("the process ended with %v: %s", err, out)
+	}
+	return nil
 }
 
 func TestCrashRandomly(t *testing.T) {
@@ -352,24 +423,17 @@ func TestCrashRandomly(t *testing.T) {
 	kinds := crashKinds(t)
 	names := slices.Sorted(maps.Keys(kinds))
 	dir := t.TempDir()
+	slow := 0
 	for i := range *crashN {
 		cfg := kinds[names[random.IntN(len(names))]]
 		o := crashOrder{Life: []string{"create", "run"}[random.IntN(2)], Dir: dir, Cfg: cfg, Again: true}
-		cmd, out := o.command(t)
-		cmd.Stdout = nil
-		ready, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
+		if err := crashAfter(t, o, time.Duration(random.Int64N(int64(60*time.Millisecond)))); err != nil {
+			t.Errorf("kill %d: %s, %+v: %v", i, o.Life, cfg, err)
 		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
+		if took := crashRecover(t, dir, cfg); took > crashSoon {
+			if slow++; slow > 3 { // the machine may stand still
+				t.Errorf("kill %d: %s, %+v: it took %v, and so did others before", i, o.Life, cfg, took)
+			}
 		}
-		lifeReady(t, ready)
-		time.Sleep(time.Duration(random.Int64N(int64(60 * time.Millisecond))))
-		cmd.Process.Kill()
-		if err := cmd.Wait(); err == nil || err.Error() != "signal: killed" {
-			t.Errorf("kill %d: %s, %+v: the process ended with %v: %s", i, o.Life, cfg, err, out)
-		}
-		crashRecover(t, dir, cfg)
 	}
 }

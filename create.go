@@ -6,7 +6,10 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"time"
+
+	"example.com/container/internal/launch"
 )
 
 // This file is the beginning of a container's first process: Create, Start, Run, and what stays with the
@@ -20,7 +23,8 @@ import (
 //
 // An error says which step failed; then nothing of the container is left but its record, and Create can
 // be tried again. ErrNotFound and ErrNotExecutable tell that there is no such program in the container. It
-// returns ErrRunning if the container has been created or run already.
+// returns ErrRunning if the container has been created or run already, and ErrLocked when ctx is done while another process holds a lock of the container's record
+// or of NetworkConfig.StateDir.
 //
 // Ctx bounds Create itself, not the life of the process.
 func (c *Container) Create(ctx context.Context, p *Process) error {
@@ -41,7 +45,8 @@ func (c *Container) Run(ctx context.Context, p *Process) error {
 
 // Start lets the program of a container run that has been created. When it returns nil, the program is
 // running. It works from any process; of several that try, one gets nil. The others get ErrRunning, or
-// ErrNotRunning if the process has ended. It returns ErrNotCreated if nobody has called Create.
+// ErrNotRunning if the process has ended. It returns ErrNotCreated if nobody has called Create, and ErrLocked
+// when ctx is done while another process is at work on the container; then nothing has changed.
 //
 // If the program cannot be executed after all, if a hook fails or if ctx is done first, the container is stopped.
 func (c *Container) Start(ctx context.Context) error {
@@ -66,8 +71,8 @@ func (c *Container) failed(op string, err error) error {
 }
 
 // makeProcess starts p; with hold it stops before the program.
-func (c *Container) makeProcess(ctx context.Context, p *Process, hold bool) error {
-	if err := p.validate(); err != nil {
+func (c *Container) makeProcess(ctx context.Context, p *Process, hold bool) (err error) {
+	if err := p.validateFor(&c.cfg, true); err != nil {
 		return err
 	}
 	if p.live != nil {
@@ -81,7 +86,7 @@ func (c *Container) makeProcess(ctx context.Context, p *Process, hold bool) erro
 			return err
 		}
 	}
-	lock, err := c.lockRecord()
+	lock, err := c.lockRecordUntil(ctx)
 	if err != nil {
 		return err
 	}
@@ -97,7 +102,18 @@ func (c *Container) makeProcess(ctx context.Context, p *Process, hold bool) erro
 	if err := c.killAll(ctx, state); err != nil { // of a Create that was killed
 		return err
 	}
-	if err := c.cfg.verifyJoinedMaps(); err != nil {
+	if err := c.removeCgroup(state); err != nil {
+		return err
+	}
+	if err := c.releaseNetwork(ctx, state, nil); err != nil {
+		return err
+	}
+	cfg, shared, err := c.joinNetwork()
+	if err != nil {
+		return err
+	}
+	defer shared.close()
+	if err := cfg.verifyJoinedMaps(); err != nil {
 		return err
 	}
 	streams, err := openStreams(p)
@@ -111,9 +127,30 @@ func (c *Container) makeProcess(ctx context.Context, p *Process, hold bool) erro
 		return err
 	}
 	at("create: intent")
-	pl, err := newPlan(&c.cfg, p, streams.files, files)
+	group, err := c.makeCgroup(ctx, state, p, files)
+	if err != nil {
+		files.closeFiles()
+		return err
+	}
+	guard := newGuard(group)
+	undo = append(undo, guard.abandon, func() { c.takeBackCgroup(state) })
+	network, err := c.prepareNetwork(ctx, state)
+	if err != nil {
+		files.closeFiles()
+		return err
+	}
+	undo = append(undo, func() { c.takeBackNetwork(state, network, err) })
+	if shared != nil {
+		network.shared = shared
+	}
+	files.network = network
+	pl, err := newPlan(cfg, p, streams.files, files)
 	if err != nil {
 		return err
+	}
+	if err := shared.stillThere(); err != nil { // of whom all has been opened by now
+		pl.closeAll()
+		return &Error{Op: "network of container", Path: c.cfg.Network.Container, Err: err}
 	}
 	pl.onHooks = func(ctx context.Context, tag uint32, h *hookFiles, pid int) error {
 		now := state.ContainerState
@@ -124,17 +161,16 @@ func (c *Container) makeProcess(ctx context.Context, p *Process, hold bool) erro
 		}
 		return c.createHooks(ctx, h, &now)
 	}
+	pl.describe = func(pid int) []byte { return c.hookState(StatusCreating, pid) }
 	s, err := pl.start(ctx, c.record.dir, c.fault)
 	if err != nil {
 		return err
 	}
 	at("create: process")
-	if hold {
-		awaitGate(s.pid)
-	}
-	err = c.noteCreated(state, s, pl)
+	err = errors.Join(network.start(), c.noteCreated(state, s, pl))
 	if !hold {
 		state.Status, state.Started = StatusRunning, time.Now()
+		err = cmp.Or(err, s.verifyRunning(pl))
 	}
 	if err == nil {
 		err = c.record.write("state.json", state)
@@ -148,13 +184,18 @@ func (c *Container) makeProcess(ctx context.Context, p *Process, hold bool) erro
 	undo.release()
 	streams.start()
 	p.live, s.leave = s.liveProcess, p.LeaveZombie
+	s.guard = guard
 	c.mu.Lock()
-	c.proc = p
+	c.proc, c.network = p, network
 	c.mu.Unlock()
 	if hold {
 		ctx = context.Background()
 	}
-	go c.attend(ctx, p, s, streams)
+	guard.watch(ctx, s.liveProcess, p, c.stopSignal(), c.stopTimeout(), func() bool {
+		held, err := c.record.held()
+		return hold && held && err == nil
+	})
+	go c.attend(p, s, streams)
 	return nil
 }
 
@@ -177,18 +218,20 @@ func (c *Container) noteCreated(state *stored, s *started, pl *plan) error {
 	}
 	if pl.gate != nil {
 		state.Held = pl.LastCalls(pl.behindGate)
+		state.WhenRunning = pl.whenRunning()
 	}
 	return nil
 }
 
 // attend stays with a running process: it waits for its end and records it.
-func (c *Container) attend(ctx context.Context, p *Process, s *started, streams *streams) {
+func (c *Container) attend(p *Process, s *started, streams *streams) {
 	live := s.liveProcess
-	go live.watch(ctx, c.stopSignal(), c.stopTimeout())
-	s.awaitEnd()
+	s.awaitEnd(c.network.unbind)
 	streams.processEnded()
 	at("end: reaped")
+	c.network.stop()
 	c.recordEnd(live)
+	c.network.close()
 	at("end: recorded")
 	close(live.kept)
 	p.finish(streams)
@@ -206,6 +249,9 @@ func (c *Container) recordEnd(live *liveProcess) {
 		return // destroyed by another process, and the id is somebody else's by now
 	}
 	state.ended(live)
+	if err := c.releaseNetwork(patiently, state, c.network.held()); err != nil {
+		c.cfg.logger().Warn("the network could not be taken back, which Destroy will", "id", c.id, "err", err)
+	}
 	if err := c.record.write("state.json", state); err != nil {
 		c.cfg.logger().Warn("the end of the process could not be recorded", "id", c.id, "err", err)
 	}
@@ -216,7 +262,7 @@ func (c *Container) startCreated(ctx context.Context) error {
 	if err := cmp.Or(ctx.Err(), c.damage, c.hookGone(hookStartContainer, hookPoststart)); err != nil {
 		return err
 	}
-	lock, err := c.lockRecord()
+	lock, err := c.lockRecordUntil(ctx)
 	if err != nil {
 		return err
 	}
@@ -250,6 +296,17 @@ func (c *Container) startCreated(ctx context.Context) error {
 		return err
 	}
 	at("start: released")
+	first := state.first()
+	if err := state.WhenRunning.verify(first.pid, func() bool {
+		start, err := startTime(first.pid)
+		return scarce(err) || start == first.start
+	}); err != nil {
+		c.kill(state)
+		if errors.Is(err, launch.ErrDied) {
+			err = fmt.Errorf("%w: %w", ErrNotRunning, err) // somebody has killed it meanwhile
+		}
+		return err
+	}
 	state.Status, state.Started = StatusRunning, time.Now()
 	if err := c.record.write("state.json", state); err != nil {
 		// The kernel tells that it runs; what is lost is when it began.

@@ -234,6 +234,7 @@ func TestStopCreated(t *testing.T) {
 		for _, stop := range []string{"Stop", "Destroy"} {
 			t.Run(name+" "+stop, func(t *testing.T) {
 				leak.Check(t)
+				cfg.StopTimeout = time.Minute
 				c := lifeNew(t, cfg)
 				if err := c.Create(context.Background(), lifeSh("true")); err != nil {
 					t.Fatal(err)
@@ -245,7 +246,7 @@ func TestStopCreated(t *testing.T) {
 				} else {
 					err = other.Destroy()
 				}
-				if took := time.Since(began); err != nil || took > 2*time.Second {
+				if took := time.Since(began); err != nil || took > 30*time.Second { // not StopTimeout
 					t.Errorf("%v after %v", err, took)
 				}
 				lifeExpectExit(t, lifeWait(t, c.Wait), lifeKilled)
@@ -331,11 +332,11 @@ func TestInit(t *testing.T) {
 		lifeExpectExit(t, lifeWait(t, c.Wait), ExitError{Code: 143})
 	})
 	t.Run("orphans", func(t *testing.T) {
-		script := `for i in 1 2 3 4 5; do (sh -c 'sleep 0.01' & ) ; done; sleep 0.3; for p in /proc/[0-9]*; do cat $p/stat; done`
-		for line := range strings.Lines(sh(t, cfg, script)) {
-			if strings.Contains(line, ") Z ") {
-				t.Errorf("a zombie: %s", line)
-			}
+		// One may end while it is looked, but is gone then.
+		script := `for i in 1 2 3 4 5; do (sh -c 'sleep 0.01' & ) ; done; sleep 0.3
+			for i in $(seq 300); do z=$(cat /proc/[0-9]*/stat 2>/dev/null | grep ') Z '); [ "$z" ] || break; sleep 0.1; done; echo "$z"`
+		if got := sh(t, cfg, script); got != "" {
+			t.Errorf("zombies: %s", got)
 		}
 	})
 	t.Run("the rest ends with it", func(t *testing.T) {
@@ -370,8 +371,12 @@ func TestProcesses(t *testing.T) {
 			if len(pids) != want || err != nil || pids[0] != p.Pid() {
 				t.Errorf("processes are %v, %v; the first is %d", pids, err, p.Pid())
 			}
-			if !cfg.Namespaces.NewPID {
-				// The others live on.
+			lasting, err := mountNamespaceID(os.Getpid())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !cfg.Namespaces.NewPID && lasting != 0 {
+				// The others live on, and Linux 6.11 tells whose they are.
 				if err := c.Signal(unix.SIGKILL); err != nil {
 					t.Fatal(err)
 				}
@@ -398,7 +403,7 @@ func (l *liveProcess) await(t testing.TB) {
 	t.Helper()
 	select {
 	case <-l.kept:
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("the process does not end")
 	}
 }

@@ -85,7 +85,7 @@ func TestDamage(t *testing.T) {
 					dir := t.TempDir()
 					text := damageSample(t, dir, kinds[name], hold, file)
 					for damage, do := range damages(t, dir+"/x/"+file, text) {
-						damageOne(t, dir, kinds[name], hold, file, damage, do)
+						soon(t, damage, func() time.Duration { return damageOne(t, dir, kinds[name], hold, file, damage, do) })
 					}
 				})
 			}
@@ -126,7 +126,8 @@ func damageSample(t testing.TB, dir string, cfg Config, hold bool, file string) 
 	return text
 }
 
-func damageOne(t testing.TB, dir string, cfg Config, hold bool, file, damage string, do func() ([]byte, error)) {
+// damageOne returns how long it took until the processes had gone.
+func damageOne(t testing.TB, dir string, cfg Config, hold bool, file, damage string, do func() ([]byte, error)) (took time.Duration) {
 	t.Helper()
 	c, p := damageStart(t, dir, cfg, hold)
 	text, err := os.ReadFile(c.record.path(file))
@@ -151,21 +152,23 @@ func damageOne(t testing.TB, dir string, cfg Config, hold bool, file, damage str
 		other.State()
 		err = other.Destroy()
 	}
-	if took := time.Since(began); err != nil || took > 2*time.Second {
-		t.Errorf("%s: %v after %v", damage, err, took)
+	if err != nil {
+		t.Errorf("%s: %v after %v", damage, err, time.Since(began))
 	}
 	select {
 	case <-p.live.ended:
-	case <-time.After(2 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Errorf("%s: the process lives:\n%s", damage, changed)
 		c.endOwn()
 	}
+	took = time.Since(began)
 	c.Wait()
 	if _, err := os.Lstat(dir + "/x"); !errors.Is(err, fs.ErrNotExist) {
 		left, _ := os.ReadDir(dir + "/x")
 		t.Errorf("%s: left behind: %v, %v", damage, left, err)
 		os.RemoveAll(dir + "/x")
 	}
+	return took
 }
 
 // A number that is another process's by now kills nobody, wherever it stands.

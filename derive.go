@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // This file asks the kernel what has become of the process that a record speaks of. It runs in the caller's process.
@@ -33,8 +35,11 @@ func (r record) created() (time.Time, error) {
 // launched reads what the launcher has written about itself, once it has.
 func (r record) launched(s *stored) (bool, error) {
 	text, err := r.text(startFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
 	if err != nil {
-		return false, onlyScarce(err)
+		return false, err
 	}
 	boot, rest, _ := strings.Cut(string(text), "\n")
 	stat, mount, ok := strings.Cut(rest, "\n") // the name in it is the launcher's, which has no line end
@@ -59,7 +64,7 @@ func (r record) launched(s *stored) (bool, error) {
 func (r record) interrupted(s *stored) error {
 	launched, err := r.launched(s)
 	if err != nil || !launched {
-		return err // it did not come that far, so nothing of the user's has run
+		return onlyScarce(err) // it did not come that far, so nothing of the user's has run
 	}
 	if _, err := os.Lstat(r.path(goFile)); err == nil {
 		return nil
@@ -96,6 +101,7 @@ func (r record) derive(s *stored) error {
 		if err := r.readExit(s); err != nil {
 			return err
 		}
+		s.OOMKilled = s.ExitSignal == unix.SIGKILL && s.countsOOM()
 	}
 	s.Pid = 0
 	return nil
@@ -117,7 +123,7 @@ func (s *stored) alive() (bool, error) {
 // launcher is what the launcher has written about itself, whatever state.json says.
 func (r record) launcher() (*stored, error) {
 	s := &stored{ContainerState: ContainerState{Status: StatusCreating}}
-	if _, err := r.launched(s); err != nil {
+	if _, err := r.launched(s); scarce(err) {
 		return nil, err
 	}
 	return s, r.derive(s)

@@ -37,6 +37,10 @@ var (
 	// container goes on.
 	ErrPaused = errors.New("container is paused")
 
+	// ErrNoCgroup is returned by what needs a cgroup of the container's own, when it has none: set Config.Cgroup or
+	// Config.Resources.
+	ErrNoCgroup = errors.New("container has no cgroup of its own")
+
 	// ErrUnsupported is returned where this kernel, this host or this user cannot do what was asked
 	// for. The message names what is missing. It wraps errors.ErrUnsupported.
 	ErrUnsupported error = &sentinel{"not supported here", errors.ErrUnsupported}
@@ -45,10 +49,20 @@ var (
 	// exit code 127.
 	ErrNotFound = errors.New("executable file not found in the container")
 
+	// ErrLocked is returned when somebody has held a lock until ctx was done, or one of the network for ten seconds where there is no ctx. The *Error names
+	// the lock's file, and the process that holds it if that is known: it may be stopped. Nothing is lost by then: what has been
+	// called can be called again.
+	ErrLocked = errors.New("another process holds the lock")
+
 	// ErrNotExecutable is returned when Process.Args[0] is there but cannot be executed: the shell's
 	// exit code 126.
 	ErrNotExecutable = errors.New("file is not executable")
 )
+
+// ErrVerify is returned by Create, Run, Start and Exec when the kernel shows a new process in another way than was asked for: a wall
+// is missing. Path in the *Error names it. The process has been killed; without hooks nothing of the container has run, or,
+// where it is the seccomp filter or the label that is missing, the program may have run for a moment.
+var ErrVerify = errors.New("the process is not what was asked for")
 
 type sentinel struct {
 	text string
@@ -123,7 +137,7 @@ func fieldErrorf(field, format string, args ...any) error {
 	return &FieldError{Field: field, Problem: fmt.Sprintf(format, args...)}
 }
 
-// ExitError is returned by Wait when the process ended with a status other than 0.
+// ExitError is returned by Wait when the process ended with a status other than 0, or because one of its times was used up.
 type ExitError struct {
 	// Code is the exit code, or 128 plus the signal's number, as a shell reports it.
 	Code int
@@ -131,16 +145,59 @@ type ExitError struct {
 	Signal syscall.Signal
 	// CoreDumped tells whether a core was written.
 	CoreDumped bool
+	// OOMKilled tells whether the kernel has killed it because its cgroup, or the host, was out of memory. It is known
+	// only of a container with a cgroup of its own and the memory controller: with a limit of memory.
+	OOMKilled bool
+	// TimedOut and CPUTimeUsedUp tell whether it was ended because of Process.Timeout or Process.CPUTime. Code may then be
+	// anything, also 0.
+	TimedOut      bool
+	CPUTimeUsedUp bool
+}
+
+// A Verdict says in a word how a process has ended.
+type Verdict string
+
+// The verdicts.
+const (
+	VerdictExit    Verdict = "exit"     // it has exited; Code says with what
+	VerdictSignal  Verdict = "signal"   // Signal has ended it
+	VerdictOOM     Verdict = "oom"      // the kernel has killed it because of memory
+	VerdictTimeout Verdict = "timeout"  // Process.Timeout was over
+	VerdictCPUTime Verdict = "cpu time" // Process.CPUTime was used up
+)
+
+// Verdict returns the most particular reason.
+func (e *ExitError) Verdict() Verdict {
+	switch {
+	case e.OOMKilled:
+		return VerdictOOM
+	case e.TimedOut:
+		return VerdictTimeout
+	case e.CPUTimeUsedUp:
+		return VerdictCPUTime
+	case e.Signal != 0:
+		return VerdictSignal
+	}
+	return VerdictExit
 }
 
 func (e *ExitError) Error() string {
-	switch {
-	case e.Signal == 0:
-		return fmt.Sprintf("exit status %d", e.Code)
-	case e.CoreDumped:
-		return fmt.Sprintf("signal: %v (core dumped)", e.Signal)
+	text := fmt.Sprintf("exit status %d", e.Code)
+	if e.Signal != 0 {
+		text = fmt.Sprintf("signal: %v", e.Signal)
 	}
-	return fmt.Sprintf("signal: %v", e.Signal)
+	if e.CoreDumped {
+		text += " (core dumped)"
+	}
+	switch e.Verdict() {
+	case VerdictOOM:
+		text += " (out of memory)"
+	case VerdictTimeout:
+		text += " (its time was over)"
+	case VerdictCPUTime:
+		text += " (its CPU time was used up)"
+	}
+	return text
 }
 
 // ExitCode is the code that a shell would report: Code.

@@ -3,6 +3,7 @@
 package container_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -147,13 +148,17 @@ func ExampleImageConfig() {
 }
 
 func ExampleSeccompProfile() {
-	// Filters come later. Until then one that is asked for is refused, and not left out.
+	// Profiles of Docker and of OCI bundles are JSON.
+	profile := new(container.SeccompProfile)
+	err := json.Unmarshal([]byte(`{
+		"defaultAction": "SCMP_ACT_ALLOW",
+		"syscalls": [{"names": ["mkdir", "mkdirat", "mkdri"], "action": "SCMP_ACT_ERRNO", "errnoRet": 30}]
+	}`), profile)
+	fmt.Println(err, profile.Unknown())
+
 	cfg := container.DefaultConfig()
-	cfg.Root = container.HostRoot
-	cfg.Seccomp = &container.SeccompProfile{}
-	_, err := container.Explain(cfg, &container.Process{Args: []string{"true"}})
-	fmt.Println(errors.Is(err, container.ErrUnsupported))
-	// Output: true
+	cfg.Seccomp = profile
+	// Output: <nil> [mkdri]
 }
 
 func ExampleErrNotExist() {

@@ -19,6 +19,7 @@ import (
 func TestExamples(t *testing.T) {
 	testenv.Need(t, testenv.UserNS, testenv.Overlay)
 	wants := exampleComments(t)
+	limited := map[string]bool{"ExampleExitError_Verdict": true, "ExampleContainer_Pause": true, "ExampleContainer_Stats": true}
 	for name, example := range map[string]func(){
 		"ExampleContainer":              ExampleContainer,
 		"ExampleContainer_Run_notFound": ExampleContainer_Run_notFound,
@@ -36,8 +37,14 @@ func TestExamples(t *testing.T) {
 		"ExampleProcess_StdoutPipe":     ExampleProcess_StdoutPipe,
 		"ExampleMount":                  ExampleMount,
 		"ExampleExplain":                ExampleExplain,
+		"ExampleExitError_Verdict":      ExampleExitError_Verdict,
+		"ExampleContainer_Pause":        ExampleContainer_Pause,
+		"ExampleContainer_Stats":        ExampleContainer_Stats,
 	} {
 		t.Run(name, func(t *testing.T) {
+			if limited[name] {
+				testenv.Need(t, testenv.Cgroup)
+			}
 			if wants[name] == "" {
 				t.Fatal("the example does not say what it prints")
 			}
@@ -52,7 +59,7 @@ func TestExamples(t *testing.T) {
 func exampleComments(t *testing.T) map[string]string {
 	t.Helper()
 	comments := map[string]string{}
-	for _, name := range []string{"example_test.go", "example_hooks_test.go"} {
+	for _, name := range []string{"example_test.go", "example_hooks_test.go", "example_limits_test.go"} {
 		text, err := os.ReadFile(name)
 		if err != nil {
 			t.Skip("needs the source: run the test in the directory of the package")
@@ -76,7 +83,7 @@ func exampleComments(t *testing.T) map[string]string {
 	return comments
 }
 
-// printed returns what f prints to the standard output.
+// printed returns what f prints to the standard output, with lines that end as those of a terminal do not.
 func printed(t *testing.T, f func()) string {
 	t.Helper()
 	out, err := os.CreateTemp(t.TempDir(), "")
@@ -95,5 +102,5 @@ func printed(t *testing.T, f func()) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return strings.TrimLeft(string(text), "\n")
+	return strings.TrimLeft(strings.ReplaceAll(string(text), "\r\n", "\n"), "\n")
 }

@@ -95,14 +95,15 @@ func ExampleProcess_Attach() {
 	c, remove := sandbox("demo")
 	defer remove()
 	p := &container.Process{
-		Args: []string{"sh", "-c", "stty -echo -onlcr; read name; stty size; echo hello, $name"},
+		Args: []string{"sh", "-c", "read name; stty size; echo hello, $name"},
 		Tty:  true, ConsoleSize: container.ConsoleSize{Width: 100, Height: 40},
 	}
 	must(0, c.Run(context.Background(), p))
 	must(0, p.Resize(container.ConsoleSize{Width: 80, Height: 24}))
-	time.Sleep(100 * time.Millisecond) // what it shows meanwhile is lost
+	// What it has shown so far is lost. What is typed now the terminal shows, too.
 	fmt.Println(p.Attach(context.Background(), strings.NewReader("terminal\n"), os.Stdout))
 	fmt.Println(p.Wait())
+	// terminal
 	// 24 80
 	// hello, terminal
 	// <nil>

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -28,7 +29,8 @@ import (
 //
 // It returns ErrNotRunning if the first process has not been started or has ended, also while p was
 // being started; ErrPaused if the container is paused; ErrNotFound and ErrNotExecutable if there is no such program
-// in the container. After an error nothing of p is left.
+// in the container; and ErrUnsupported for a process with CAP_SYS_PTRACE before the start, where it could take CAP_SYS_ADMIN from what
+// waits there. After an error nothing of p is left.
 //
 // When ctx is done, the process gets Config.StopSignal, and SIGKILL after Config.StopTimeout.
 func (c *Container) Exec(ctx context.Context, p *Process) error {
@@ -37,7 +39,8 @@ func (c *Container) Exec(ctx context.Context, p *Process) error {
 		if err != nil {
 			return nil, err
 		}
-		return pl.start(ctx, c.record.dir, c.fault)
+		pl.describe = c.describeTo(t)
+		return pl.startVerified(ctx, c.record.dir, c.fault)
 	})
 }
 
@@ -56,14 +59,15 @@ func (c *Container) ExecNoUserNs(ctx context.Context, p *Process) error {
 		if err != nil {
 			return nil, err
 		}
-		return pl.start(ctx, c.record.dir, c.fault)
+		pl.describe = c.describeTo(t)
+		return pl.startVerified(ctx, c.record.dir, c.fault)
 	})
 }
 
 // exec is what the ways into a container have in common. The target is closed after start.
 func (c *Container) exec(ctx context.Context, p *Process, start func(*target, stdioFiles) (*started, error)) error {
 	fail := func(err error) error { return c.failed("exec", err) }
-	if err := p.validate(); err != nil {
+	if err := p.validateFor(&c.cfg, false); err != nil {
 		return fail(err)
 	}
 	if p.live != nil {
@@ -77,30 +81,58 @@ func (c *Container) exec(ctx context.Context, p *Process, start func(*target, st
 		return fail(err)
 	}
 	defer t.close()
-	if err := t.findCgroup(); err != nil {
+	if err := c.lends(t, p); err != nil {
 		return fail(err)
 	}
+	lock, group, err := c.enterCgroup(ctx, t, p)
+	if err != nil {
+		return fail(err)
+	}
+	defer lock.Close()
+	guard := newGuard(group)
 	at("exec: target")
 	streams, err := openStreams(p)
 	if err != nil {
+		guard.abandon()
 		return fail(err)
 	}
 	s, err := start(t, streams.files)
 	if err != nil {
+		guard.abandon()
 		streams.abandon()
 		return fail(t.explain(err, false))
 	}
 	at("exec: process")
 	streams.start()
 	p.live, s.leave = s.liveProcess, p.LeaveZombie
-	go s.watch(ctx, c.stopSignal(), c.stopTimeout())
+	s.guard = guard
+	guard.watch(ctx, s.liveProcess, p, c.stopSignal(), c.stopTimeout(), func() bool { return false })
 	go p.attend(s, streams)
 	return nil
 }
 
+// lends returns an error if p could take the capability that the launcher at the gate has and nobody in the container is to have; see
+// lendsAdmin. Root could execute it there, where there is no user namespace around it: who may trace then may trace all.
+func (c *Container) lends(t *target, p *Process) error {
+	caps, err := override(p.Capabilities, c.cfg.Capabilities).sets()
+	if err != nil || t.flags&unix.CLONE_NEWUSER != 0 || !caps.tracesOnly() {
+		return nil
+	}
+	s, err := seeProcess(t.pid)
+	if err != nil {
+		return onlyScarce(err) // it has ended, which the start will tell
+	}
+	defer s.close()
+	if s.bits("CapPrm")&^s.bits("CapBnd")&(1<<unix.CAP_SYS_ADMIN) == 0 {
+		return nil
+	}
+	return &Error{Op: "exec", Err: fmt.Errorf("%w: a process with CAP_SYS_PTRACE could take CAP_SYS_ADMIN from it", ErrUnsupported),
+		Remedy: "start the container first, or set NoNewPrivileges"}
+}
+
 // attend stays with a process that is not the container's first until its end.
 func (p *Process) attend(s *started, streams *streams) {
-	s.awaitEnd()
+	s.awaitEnd(func() {})
 	streams.processEnded()
 	at("exec: reaped")
 	close(s.kept)

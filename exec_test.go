@@ -25,7 +25,7 @@ func execIn(t testing.TB, start func(context.Context, *Process) error, p *Proces
 	t.Helper()
 	var out bytes.Buffer
 	p.Stdout, p.Stderr = &out, &out
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := start(ctx, p); err != nil {
 		return "", err
@@ -85,7 +85,7 @@ func execConfigs(t *testing.T, f func(*testing.T, Config)) {
 }
 
 const execStatus = `cd /; for ns in cgroup ipc mnt net pid time user uts; do readlink /proc/self/ns/$ns; done
-	grep -E '^(Cap|NoNewPrivs|Groups|Uid|Gid|Umask)' /proc/self/status; ulimit -n; cat /proc/self/oom_score_adj /proc/uptime | cut -c1-3; hostname`
+	grep -E '^(Cap|NoNewPrivs|Groups|Uid|Gid|Umask)' /proc/self/status; ulimit -n; cat /proc/self/oom_score_adj; [ $(cut -d. -f1 /proc/uptime) -ge 3600000 ] && echo shifted; hostname`
 
 // Another process finds itself where the first one is, with the same rights.
 func TestExecIsLikeRun(t *testing.T) {
@@ -279,7 +279,7 @@ func TestExecStreams(t *testing.T) {
 	leak.Check(t)
 	c := execSleeper(t, testConfig(t))
 	var out, errs bytes.Buffer
-	p := &Process{Args: []string{"sh", "-c", "cat; echo err >/dev/stderr; sleep 1000 &"}, Stdin: strings.NewReader("in"), Stdout: &out, Stderr: &errs, WaitDelay: 50 * time.Millisecond}
+	p := &Process{Args: []string{"sh", "-c", "cat; echo err >/dev/stderr; sleep 1000 &"}, Stdin: strings.NewReader("in"), Stdout: &out, Stderr: &errs, WaitDelay: 500 * time.Millisecond}
 	if err := c.Exec(context.Background(), p); err != nil {
 		t.Fatal(err)
 	}
@@ -383,13 +383,14 @@ func TestExecChurn(t *testing.T) {
 					if err := c.Signal(unix.SIGKILL); err != nil {
 						t.Error(err)
 					}
+					c.Wait() // so that the next one is too late
 				}
 			}
 		})
 	}
 	wg.Wait()
 	t.Logf("%d were started, of which %d were killed; %d were refused", started.Load(), killed.Load(), refused.Load())
-	if started.Load() < rounds || refused.Load() == 0 {
+	if started.Load() <= rounds*2/3 || refused.Load() == 0 {
 		t.Error("the container did not end midway")
 	}
 }

@@ -100,17 +100,29 @@ func (pl *plan) stepLookup() error {
 // stepClose closes the launcher's descriptors. The socket is left; it is closed by execve, and that
 // tells the parent that execve succeeded.
 func (pl *plan) stepClose() error {
-	pl.Call(unix.SYS_CLOSE_RANGE, pl.SocketFD()+1, 1<<32-1, 0)
+	first := pl.SocketFD() + 1
+	if fd := pl.listenerFD(); fd != 0 {
+		if fd != first {
+			pl.Call(unix.SYS_DUP3, fd, first, unix.O_CLOEXEC)
+			pl.listener.fd = first
+		}
+		first++
+	}
+	pl.Call(unix.SYS_CLOSE_RANGE, first, 1<<32-1, 0)
+	return nil
+}
+
+// stepLastWord is for a supervisor that may have waited for the process before we look at it: then only this tells that it
+// did not die earlier.
+func (pl *plan) stepLastWord() error {
+	if pl.supervised() && pl.gate == nil {
+		pl.Send(tagLast, 0)
+	}
 	return nil
 }
 
 func (pl *plan) stepExecute() error {
 	pl.Step("execute", pl.proc.Args[0])
-	if pl.supervised() && pl.gate == nil {
-		// The supervisor may have waited for the process before we look at it: then only this tells
-		// that it did not die earlier.
-		pl.Send(tagLast, 0)
-	}
 	pl.Call(unix.SYS_EXECVE, pl.Value(pl.path), pl.Strs(pl.proc.Args), pl.Strs(pl.env))
 	return nil
 }

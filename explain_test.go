@@ -25,11 +25,33 @@ func TestExplainGolden(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	wantListing(t, "testdata/explain.golden", got)
+}
+
+// The network of a container whose way out the caller decides about.
+func TestExplainEgressGolden(t *testing.T) {
+	testenv.Need(t, testenv.Root)
+	if !haveIPv6() {
+		t.Skip("the kernel has no IPv6")
+	}
+	cfg := DefaultConfig()
+	cfg.Root, cfg.Network = Directory("/var"), &NetworkConfig{Mode: NetworkModeEgress}
+	got, err := Explain(cfg, &Process{Args: []string{"true"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, got, _ = strings.Cut(got, "\nnetwork ")
+	got, _, _ = strings.Cut("network "+got, "\nroot /var\n")
+	wantListing(t, "testdata/explain_egress.golden", got)
+}
+
+// wantListing compares a listing, without numbers and addresses, with what it should be.
+func wantListing(t *testing.T, file, got string) {
+	t.Helper()
 	got = regexp.MustCompile(`(?m)^  +\d+ `).ReplaceAllString(got, "  ")            // numbers of the calls
 	got = regexp.MustCompile(`&\d+`).ReplaceAllString(got, "&")                     // addresses
 	got = regexp.MustCompile(`(on \S+:|then|else) \d+`).ReplaceAllString(got, "$1") // and of jumps
 	got = regexp.MustCompile(`(?m)^(  prctl\(24, )\d+\)\n(  prctl\(24, \d+\)\n)+`).ReplaceAllString(got, "${1}...)\n")
-	const file = "testdata/explain.golden"
 	if *update {
 		if err := os.MkdirAll("testdata", 0o755); err != nil {
 			t.Fatal(err)

@@ -41,7 +41,7 @@ func (r record) makeGate() (*gate, error) {
 			return nil, &os.PathError{Op: "mkfifo", Path: r.path(name), Err: err}
 		}
 		// For reading and writing: the open does not wait, and the read never sees an end.
-		fd, err := unix.Open(r.path(name), unix.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		fd, err := openRetry(func() (int, error) { return unix.Open(r.path(name), unix.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0) })
 		if err != nil {
 			closers(files[:i]).close()
 			return nil, &os.PathError{Op: "open", Path: r.path(name), Err: err}
@@ -59,7 +59,9 @@ func (r record) removeGate() {
 
 // held tells whether a launcher is on its way to the gate or waits there.
 func (r record) held() (bool, error) {
-	fd, err := unix.Open(r.path(goFile), unix.O_WRONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := openRetry(func() (int, error) {
+		return unix.Open(r.path(goFile), unix.O_WRONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	})
 	if err != nil {
 		return false, onlyScarce(err) // ENXIO: nobody reads
 	}
@@ -80,7 +82,9 @@ func (r record) openGate(ctx context.Context, first procEntry, calls launch.Last
 		return fail(err)
 	}
 	defer report.Close()
-	fd, err := unix.Open(r.path(goFile), unix.O_WRONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := openRetry(func() (int, error) {
+		return unix.Open(r.path(goFile), unix.O_WRONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	})
 	if err == unix.ENXIO {
 		return fail(ErrNotRunning) // it has died this moment
 	}
@@ -132,6 +136,28 @@ func (p procEntry) inLauncher() bool {
 	return name == launch.ProcessName || name == reaperName
 }
 
+// stepPlaced tells the caller that it may look where the process is.
+func (pl *plan) stepPlaced() error {
+	pl.Send(tagPlaced, 0)
+	return nil
+}
+
+// stepVerify tells the caller that it may look. At the gate it looks while the launcher waits there.
+func (pl *plan) stepVerify() error {
+	if pl.launchFiles.gate == nil {
+		pl.Send(tagVerify, 0)
+	}
+	return nil
+}
+
+// stepVerified waits for the caller, who kills the process if it is not as asked for.
+func (pl *plan) stepVerified() error {
+	if pl.launchFiles.gate == nil {
+		pl.Wait()
+	}
+	return nil
+}
+
 // stepGate reports that all is set up, and waits until somebody starts the program. From here on the
 // launcher speaks to that one: its socket becomes the report.
 func (pl *plan) stepGate() error {
@@ -139,17 +165,20 @@ func (pl *plan) stepGate() error {
 	if g == nil {
 		return nil
 	}
-	hooks := pl.fileStartHooks()
+	kept := pl.fileListener() + pl.fileStartHooks()
 	enter, report := pl.File(g.enter), pl.File(g.report)
-	pl.Call(unix.SYS_CLOSE_RANGE, pl.SocketFD()+1, enter-hooks-1, 0)
+	pl.Call(unix.SYS_CLOSE_RANGE, pl.SocketFD()+1, enter-kept-1, 0)
 	pl.Call(unix.SYS_CLOSE_RANGE, report+1, 1<<32-1, 0)
+	pl.buildWall(true) // before it is ready: Create is told if there can be none
 	pl.Send(tagReady, 0)
 	pl.Call(unix.SYS_DUP3, report, pl.SocketFD(), unix.O_CLOEXEC)
 	pl.close(report)
 	// While it waits it may be looked into, which Exec needs to find the namespaces when the caller is an
 	// ordinary user. All of the host's is closed, but for a /dev/null. The socket above all: who speaks on it says
 	// which process the caller takes for the container's, and kills.
-	pl.becomeDumpable()
+	if !pl.lendsAdmin() {
+		pl.becomeDumpable()
+	}
 	again, on := pl.Label(), pl.Label()
 	pl.Here(again)
 	pl.Call(unix.SYS_READ, enter, pl.Zero(8), 1).On(unix.EINTR, again).Then(on)
@@ -162,7 +191,7 @@ func (pl *plan) stepGate() error {
 // becomeDumpable lets an ordinary user look into its launcher, and those who may trace the container's program.
 // Root needs no such thing: there its memory, with what the configuration says of the host, stays its own.
 func (pl *plan) becomeDumpable() {
-	if caps, err := strconv.ParseUint(ownStatus("CapEff"), 16, 64); err != nil || caps&(1<<unix.CAP_SYS_PTRACE) == 0 {
+	if becomesDumpable() {
 		pl.Call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 1)
 	}
 }
@@ -174,4 +203,10 @@ func awaitGate(pid int) {
 			return
 		}
 	}
+}
+
+// becomesDumpable tells whether the caller needs that.
+func becomesDumpable() bool {
+	caps, err := strconv.ParseUint(ownStatus("CapEff"), 16, 64)
+	return err != nil || caps&(1<<unix.CAP_SYS_PTRACE) == 0
 }

@@ -27,7 +27,11 @@ func init() {
 	cfg := DefaultConfig()
 	cfg.Root = Directory(os.Args[2])
 	cfg.DieWithParent = len(os.Args) > 3
-	h := Hook{Path: "/bin/busybox", Args: []string{"sh", "-c", "echo $$ >$HOOK_DIR/begun.new; mv $HOOK_DIR/begun.new $HOOK_DIR/begun; exec sleep " + hookSleep(kind)}, Env: []string{"PATH=/bin", "HOOK_DIR=" + os.Args[2] + "/tmp"}}
+	script := "while [ -e $HOOK_DIR/hold ]; do sleep 0.02; done; >$HOOK_DIR/ended"
+	if kind.inside() {
+		script = "exec sleep " + hookSleep(os.Getppid())
+	}
+	h := Hook{Path: "/bin/busybox", Args: []string{"sh", "-c", ">$HOOK_DIR/begun; " + script}, Env: []string{"PATH=/bin", "HOOK_DIR=" + os.Args[2] + "/tmp"}}
 	if kind == hookStartContainer {
 		h.Env[1] = "HOOK_DIR=/tmp"
 	}
@@ -44,13 +48,17 @@ func init() {
 }
 
 // TestHookCallerKilled kills the caller with SIGKILL while a hook of each kind runs: Destroy in another process removes
-// everything, and only a hook of the host goes on to its end.
+// everything, and waits for no hook; and only a hook of the host goes on to its end.
 func TestHookCallerKilled(t *testing.T) {
 	leak.Check(t)
 	for _, kind := range hookKinds {
 		for _, die := range []bool{false, true} {
 			_, root := lifeConfig(t)
 			state := filepath.Join(t.TempDir(), "state")
+			hold, begun, ended := root+"/tmp/hold", root+"/tmp/begun", root+"/tmp/ended"
+			if err := os.WriteFile(hold, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
 			args := []string{state, root}
 			if die {
 				args = append(args, "die")
@@ -67,78 +75,78 @@ func TestHookCallerKilled(t *testing.T) {
 			if kind == hookPoststop { // Destroy runs it once the program is stopped
 				hookRunning(t, state)
 			}
-			for begun := time.Now(); ; time.Sleep(5 * time.Millisecond) {
-				if _, err := os.Stat(root + "/tmp/begun"); err == nil {
-					break
-				}
-				if time.Since(begun) > 10*time.Second {
-					cmd.Process.Kill()
-					text, _ := bufio.NewReader(out).ReadString('\n')
-					t.Fatalf("%s: no hook runs: %s", kind, text)
-				}
+			if !hookThere(begun) {
+				cmd.Process.Kill()
+				text, _ := bufio.NewReader(out).ReadString('\n')
+				t.Fatalf("%s: no hook runs: %s", kind, text)
 			}
 			cmd.Process.Kill()
 			cmd.Wait()
-			began := time.Now()
 			c, err := Load(state, "helped")
 			if err != nil {
 				t.Fatalf("%s: %v", kind, err)
 			}
-			os.Remove(root + "/tmp/begun")
-			if err := c.Destroy(); err != nil {
+			os.Remove(begun)
+			if kind == hookPoststop { // which Destroy runs again, and waits for
+				os.Remove(hold)
+			}
+			if err := lifeWait(t, c.Destroy); err != nil {
 				t.Errorf("%s: Destroy: %v", kind, err)
 			}
-			_, err = os.Stat(root + "/tmp/begun")
-			again, limit := err == nil, 2*time.Second
-			if kind == hookPoststop {
-				limit += 3 * time.Second
-			}
-			if took := time.Since(began); took > limit {
-				t.Errorf("%s: took %v", kind, took)
-			}
-			if again != (kind == hookPoststop) {
-				t.Errorf("%s: a hook was run again by Destroy: %v", kind, again)
+			if _, err = os.Stat(begun); (err == nil) != (kind == hookPoststop) {
+				t.Errorf("%s: a hook was run again by Destroy: %v", kind, err == nil)
 			}
 			if left, _ := os.ReadDir(state); len(left) > 0 {
 				t.Errorf("%s: left %v", kind, left)
 			}
-			if left := hookSleepers(kind); kind.inside() && left > 0 {
-				t.Errorf("%s: %d hooks are left", kind, left)
+			if kind.inside() {
+				if left := hookSleepers(); left > 0 {
+					t.Errorf("%s: %d hooks are left", kind, left)
+				}
+				continue
+			}
+			if _, err := os.Stat(ended); err == nil && kind != hookPoststop {
+				t.Errorf("%s: the hook has not been held", kind)
+			}
+			os.Remove(hold)
+			if !hookThere(ended) {
+				t.Errorf("%s: the hook has not gone on to its end", kind)
 			}
 		}
 	}
-	for hookSleepers(hookPrestart) > 0 { // those of the host
-		time.Sleep(20 * time.Millisecond)
+}
+
+// hookThere waits for a file that a hook makes.
+func hookThere(path string) bool {
+	for begun := time.Now(); time.Since(begun) < 30*time.Second; time.Sleep(5 * time.Millisecond) {
+		if _, err := os.Stat(path); err == nil {
+			return true
+		}
 	}
+	return false
 }
 
 // hookRunning waits until the program runs, which the helper then destroys.
 func hookRunning(t testing.TB, state string) {
 	t.Helper()
-	for range 1000 {
-		if c, err := Load(state, "helped"); err == nil {
-			if state, err := c.State(); err == nil && !state.Started.IsZero() {
-				return
-			}
+	waitFor(t, func() bool {
+		c, err := Load(state, "helped")
+		if err != nil {
+			return false
 		}
-		time.Sleep(5 * time.Millisecond)
-	}
-	t.Fatal("it does not run")
+		st, err := c.State()
+		return err == nil && !st.Started.IsZero()
+	})
 }
 
-// hookSleep is how long a hook sleeps; one inside, until it is killed.
-func hookSleep(kind hookKind) string {
-	if kind.inside() {
-		return "1003.2"
-	}
-	return "3.21"
-}
+// hookSleep is how long a hook inside sleeps, for ever as it were: a number that no other test, in no other process, has.
+func hookSleep(test int) string { return fmt.Sprintf("1003.2%010d", test) }
 
-// hookSleepers counts the hooks that sleep.
-func hookSleepers(kind hookKind) (n int) {
+// hookSleepers counts the hooks that sleep, or are about to.
+func hookSleepers() (n int) {
 	lists, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, name := range lists {
-		if text, err := os.ReadFile(name); err == nil && strings.HasPrefix(string(text), "sleep\x00"+hookSleep(kind)+"\x00") {
+		if text, err := os.ReadFile(name); err == nil && strings.Contains(string(text), "sleep") && strings.Contains(string(text), hookSleep(os.Getpid())) {
 			n++
 		}
 	}

@@ -50,7 +50,7 @@ func (pl *plan) stepCreateHooks() (err error) {
 		if h.start, err = memoryFile(); err != nil {
 			return err
 		}
-		if h.null, err = os.OpenFile(os.DevNull, os.O_WRONLY, 0); err != nil { // the host's: the container's may be anything
+		if h.null, err = openNull(); err != nil {
 			return err
 		}
 	}
@@ -116,7 +116,7 @@ func (pl *plan) stepStartHooks() error {
 	}
 	pl.fileStartHooks()
 	for _, hook := range list {
-		// A filter that can be had without privilege is for the program alone, not for what follows here.
+		// The filter is for the program, not for what follows here.
 		if err := pl.runHook(hookStartContainer, hook, pl.hooks.state, pl.hooks.silent, pl.stepSeccomp); err != nil {
 			return err
 		}
@@ -146,10 +146,11 @@ func (pl *plan) runHook(kind hookKind, h *Hook, state, output launch.Arg, prepar
 	}
 	pl.Call(unix.SYS_SETSID) // and so a process group, to be killed together
 	pl.Call(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, launch.Arg(unix.SIGKILL))
+	pl.Call(unix.SYS_CLOSE_RANGE, 3, 1<<32-1, unix.CLOSE_RANGE_CLOEXEC) // extra files too
 	if err := prepare(); err != nil {
 		return err
 	}
-	pl.Call(unix.SYS_CLOSE_RANGE, 3, 1<<32-1, unix.CLOSE_RANGE_CLOEXEC) // extra files too
+	pl.Step(hookStep(kind), h.Path)
 	pl.Call(unix.SYS_EXECVE, pl.Str(h.Path), pl.Strs(h.argv()), pl.Strs(h.Env))
 
 	pl.Here(parent)

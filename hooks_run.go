@@ -273,9 +273,7 @@ func newTail(r *os.File) *tail {
 		buf := make([]byte, 32<<10)
 		for {
 			n, err := r.Read(buf)
-			if t.text = append(t.text, buf[:n]...); len(t.text) > tailSize {
-				t.text = append(t.text[:0], t.text[len(t.text)-tailSize:]...)
-			}
+			t.keep(buf[:n])
 			if err != nil {
 				return
 			}
@@ -284,18 +282,37 @@ func newTail(r *os.File) *tail {
 	return t
 }
 
-// explain adds to the failure of a program what it has said. It does not wait for those who hold the
-// pipe longer than the program lived.
+// explain adds to the failure of a program, which has ended, what it has said. It does not wait for those who hold the pipe longer than
+// the program lived: what that has written is in the pipe.
 func (t *tail) explain(err error) error {
 	if err == nil {
 		return nil
 	}
-	t.r.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+	t.r.SetReadDeadline(time.Unix(1, 0))
 	<-t.done
+	if conn, cerr := t.r.SyscallConn(); cerr == nil {
+		conn.Control(func(fd uintptr) {
+			buf := make([]byte, 32<<10)
+			for range 32 { // a pipe has a megabyte at most, unless somebody goes on to fill it
+				n, rerr := unix.Read(int(fd), buf)
+				if n <= 0 && rerr != unix.EINTR {
+					return
+				}
+				t.keep(buf[:max(n, 0)])
+			}
+		})
+	}
 	if text := bytes.TrimSpace(bytes.ToValidUTF8(t.text, []byte("?"))); len(text) > 0 {
 		return fmt.Errorf("%w: %s", err, text)
 	}
 	return err
+}
+
+// keep keeps the end of what has been read.
+func (t *tail) keep(b []byte) {
+	if t.text = append(t.text, b...); len(t.text) > tailSize {
+		t.text = append(t.text[:0], t.text[len(t.text)-tailSize:]...)
+	}
 }
 
 // innerPid is the number of a process in its own PID namespace; see NSpid in proc_pid_status(5).

@@ -208,16 +208,17 @@ type mountInfo struct{ target, fsType string }
 
 func readMountInfo() ([]mountInfo, error) {
 	text, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return nil, err
-	}
-	var list []mountInfo
-	for line := range strings.Lines(string(text)) {
+	return parseMountInfo(string(text)), err
+}
+
+func parseMountInfo(text string) (list []mountInfo) {
+	for line := range strings.Lines(text) {
 		fields, rest, ok := strings.Cut(line, " - ")
-		left, right := strings.Fields(fields), strings.Fields(rest)
-		if ok && len(left) >= 5 && len(right) >= 1 {
-			list = append(list, mountInfo{unescapeMountinfo(left[4]), right[0]})
+		left := strings.Split(fields, " ") // and at no other space: only this one, tabs and line ends are escaped
+		fsType, _, _ := strings.Cut(strings.TrimSuffix(rest, "\n"), " ")
+		if ok && len(left) >= 5 && fsType != "" {
+			list = append(list, mountInfo{unescapeMountinfo(left[4]), fsType})
 		}
 	}
-	return list, nil
+	return list
 }

@@ -113,26 +113,6 @@ func (pl *plan) stepNoNewPrivileges() error {
 	return nil
 }
 
-// stepSeccompEarly is for filters without no_new_privs.
-func (pl *plan) stepSeccompEarly() error {
-	if pl.cfg.Seccomp != nil && !pl.noNewPrivileges() {
-		return pl.seccompFilter()
-	}
-	return nil
-}
-
-func (pl *plan) stepSeccomp() error {
-	if pl.cfg.Seccomp != nil && pl.noNewPrivileges() {
-		return pl.seccompFilter()
-	}
-	return nil
-}
-
-// seccompFilter refuses to start without the filter that was asked for.
-func (pl *plan) seccompFilter() error {
-	return &Error{Op: "seccomp", Err: ErrUnsupported, Remedy: "this version compiles no profiles yet; leave Config.Seccomp nil"}
-}
-
 // stepBounding drops from the bounding set what is not asked for.
 func (pl *plan) stepBounding() error {
 	for c := 0; c <= lastCap(); c++ {
@@ -176,24 +156,46 @@ func (pl *plan) canSetgroups() bool {
 	return !setgroupsDenied() && pl.userns != usernsSelf && !(pl.userns == usernsClone && !pl.needsHelpers())
 }
 
-// stepCapabilities sets the five sets. Of a user other than root the effective set is what the
-// program will have, the ambient one, so that the steps from here on may no more than it may.
+// stepCapabilities sets the five sets.
 func (pl *plan) stepCapabilities() error {
+	if pl.keepsAdmin() {
+		// Whoever does not have it learns what it was for from seccomp(2).
+		without, set := pl.Label(), pl.Label()
+		c := pl.launcherCaps()
+		c.effective |= 1 << unix.CAP_SYS_ADMIN
+		c.permitted |= 1 << unix.CAP_SYS_ADMIN
+		pl.capset(c).On(unix.EPERM, without).Then(set)
+		pl.Here(without)
+		pl.capset(pl.launcherCaps())
+		pl.Here(set)
+	} else {
+		pl.capset(pl.launcherCaps())
+	}
+	pl.Call(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL)
+	for n := 0; n <= lastCap(); n++ {
+		if pl.caps.ambient&(1<<n) != 0 {
+			pl.Call(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, launch.Arg(n))
+		}
+	}
+	return nil
+}
+
+// launcherCaps are the sets for the steps that are left. Of a user other than root the effective set is what the
+// program will have, the ambient one, so that they may no more than it may.
+func (pl *plan) launcherCaps() capSets {
 	c := pl.caps
 	if pl.user.uid != 0 {
 		c.effective = c.ambient
 	}
+	return c
+}
+
+// capset sets the effective, permitted and inheritable sets.
+func (pl *plan) capset(c capSets) launch.Op {
 	const version3 = 0x20080522
 	header := pl.struct32(version3, 0)
 	low, high := func(s uint64) uint32 { return uint32(s) }, func(s uint64) uint32 { return uint32(s >> 32) }
 	data := pl.struct32(low(c.effective), low(c.permitted), low(c.inheritable),
 		high(c.effective), high(c.permitted), high(c.inheritable))
-	pl.Call(unix.SYS_CAPSET, header, data)
-	pl.Call(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL)
-	for n := 0; n <= lastCap(); n++ {
-		if c.ambient&(1<<n) != 0 {
-			pl.Call(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, launch.Arg(n))
-		}
-	}
-	return nil
+	return pl.Call(unix.SYS_CAPSET, header, data)
 }

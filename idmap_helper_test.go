@@ -89,7 +89,7 @@ func TestWriteWithHelpers(t *testing.T) {
 	if !pureAsUserWithSubIDs(t) {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	uid, gid, err := SubordinateIDs()
 	if err != nil {

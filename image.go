@@ -171,7 +171,9 @@ type PullOptions struct {
 type ImageLimits struct {
 	// Bytes is the size of one layer when unpacked, in bytes. Default: 64 GiB.
 	Bytes int64
-	// Entries is the number of entries in one layer. Default: 4 million.
+	// Entries is the number of entries in one layer. Default: 4 million. It also bounds the memory for what has to be
+	// remembered to the end of a layer, names and attributes of directories and of files with other owners: 16 MiB, and
+	// 64 bytes for each entry that is allowed.
 	Entries int64
 	// Ratio is how many times larger than its compressed form a layer may be when unpacked, counted
 	// beyond the first 64 MiB. Default: no bound.

@@ -7,8 +7,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -30,12 +30,7 @@ import (
 func imageDockerRegistry(t testing.TB) string {
 	t.Helper()
 	testenv.Need(t, testenv.Registry)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	l.Close()
+	addr := fmt.Sprintf("127.0.0.1:%d", reservedPort(t))
 	dir := t.TempDir()
 	config := filepath.Join(dir, "config.yml")
 	text := fmt.Sprintf("version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: %q}\n", dir, addr)
@@ -50,16 +45,32 @@ func imageDockerRegistry(t testing.TB) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-	for range 200 {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		if resp, err := http.Get("http://" + addr + "/v2/"); err == nil {
 			resp.Body.Close()
 			http.DefaultClient.CloseIdleConnections()
 			return addr
 		}
-		time.Sleep(50 * time.Millisecond)
 	}
 	t.Fatalf("docker-registry does not answer:\n%s", &out)
 	return ""
+}
+
+// reservedPort is a port of 127.0.0.1 at which a program can listen that sets SO_REUSEADDR, as most do, and that the kernel chooses for nobody else
+// until the test ends.
+func reservedPort(t testing.TB) uint16 {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	err = errors.Join(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1), unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	at, nerr := unix.Getsockname(fd)
+	if err = errors.Join(err, nerr); err != nil {
+		t.Fatal(err)
+	}
+	return uint16(at.(*unix.SockaddrInet4).Port)
 }
 
 // imageCommand runs a program.
@@ -77,7 +88,11 @@ func imagePackages(t testing.TB, names ...string) [][]byte {
 	t.Helper()
 	dir := t.TempDir()
 	os.Chmod(dir, 0o777) // apt downloads as a user of its own
-	cmd := exec.Command("apt-get", append([]string{"-q", "download"}, names...)...)
+
+	// Without a network it may try for long.
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "apt-get", append([]string{"-q", "download"}, names...)...)
 	cmd.Dir = dir
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Logf("no packages, the layers are made without them: %v\n%s", err, out)

@@ -50,6 +50,15 @@ func lifeHelper(what string, args []string) error {
 		}
 		fmt.Println(c.Pid())
 		time.Sleep(time.Hour)
+	case "out of memory": // STATEDIR ROOT: leaves a detached container alone
+		cfg := DefaultConfig()
+		cfg.Root, cfg.Detached = Directory(args[1]), true
+		cfg.Resources = &Resources{Memory: &MemoryResources{Max: new(int64(32 << 20)), SwapMax: new(int64(0))}}
+		c, err := New(args[0], "alone", cfg)
+		if err != nil {
+			return err
+		}
+		return c.Run(context.Background(), lifeSh("sleep 1; "+eatMemory))
 	case "destroy": // STATEDIR ID
 		c, err := Load(args[0], args[1])
 		if err != nil {
@@ -151,7 +160,7 @@ func TestContextDoneWhileRunning(t *testing.T) {
 		timeout time.Duration
 		want    ExitError
 	}{
-		"handled":        {false, 20 * time.Second, lifeExit7},
+		"handled":        {false, time.Hour, lifeExit7},
 		"ignored":        {true, 100 * time.Millisecond, lifeKilled},
 		"killed at once": {false, -1, lifeKilled},
 	} {
@@ -188,11 +197,11 @@ func TestStop(t *testing.T) {
 		ctx     context.Context
 		want    ExitError
 	}{
-		"handled":        {false, 20 * time.Second, 0, nil, lifeExit7},
-		"own signal":     {false, 20 * time.Second, unix.SIGUSR1, nil, lifeExit7},
+		"handled":        {false, time.Hour, 0, nil, lifeExit7},
+		"own signal":     {false, time.Hour, unix.SIGUSR1, nil, lifeExit7},
 		"ignored":        {true, 100 * time.Millisecond, 0, nil, lifeKilled},
 		"killed at once": {false, -1, 0, nil, lifeKilled},
-		"context done":   {true, 20 * time.Second, 0, done, lifeKilled},
+		"context done":   {true, time.Hour, 0, done, lifeKilled},
 	} {
 		for _, loaded := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/loaded=%v", name, loaded), func(t *testing.T) {
@@ -212,12 +221,8 @@ func TestStop(t *testing.T) {
 				if ctx == nil {
 					ctx = context.Background()
 				}
-				start := time.Now()
-				if err := stopper.Stop(ctx); err != nil {
+				if err := lifeWait(t, func() error { return stopper.Stop(ctx) }); err != nil { // and not after an hour
 					t.Error(err)
-				}
-				if took := time.Since(start); took > 10*time.Second {
-					t.Errorf("Stop took %v", took)
 				}
 				if status, err := stopper.Status(); status != StatusStopped {
 					t.Errorf("status after Stop: %s, %v", status, err)
@@ -559,8 +564,12 @@ func TestOtherProcess(t *testing.T) {
 			}
 			defer unix.Close(child)
 			ended := func(timeout int) bool {
-				n, _ := unix.Poll([]unix.PollFd{{Fd: int32(child), Events: unix.POLLIN}}, timeout)
-				return n > 0
+				for {
+					n, err := unix.Poll([]unix.PollFd{{Fd: int32(child), Events: unix.POLLIN}}, timeout)
+					if err != unix.EINTR {
+						return n > 0
+					}
+				}
 			}
 			c, err := Load(dir, "helped")
 			if err != nil {
@@ -573,7 +582,7 @@ func TestOtherProcess(t *testing.T) {
 			parent.Process.Kill()
 			parent.Wait()
 			if row.die {
-				if !ended(5000) {
+				if !ended(30000) {
 					t.Error("it lives on")
 				}
 				if state, _ := c.State(); state.Status != StatusStopped || state.ExitCode != -1 {
@@ -587,7 +596,7 @@ func TestOtherProcess(t *testing.T) {
 			if out, err := lifeHelperCommand("destroy", dir, "helped").CombinedOutput(); err != nil {
 				t.Errorf("%v: %s", err, out)
 			}
-			if !ended(5000) {
+			if !ended(30000) {
 				t.Error("it survived Destroy")
 			}
 			if _, err := c.State(); !errors.Is(err, ErrNotExist) {

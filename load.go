@@ -49,7 +49,8 @@ func (s *Store) load(ctx context.Context, source string, opt *PullOptions) (*Ima
 	if kind == "dir" {
 		return loadDirectory(source, rest)
 	}
-	p, err := s.newPull(source, source, opt)
+	// The key is no reference of a registry: "oci:5000/x:v1" could be a directory's or that of a host named oci.
+	p, err := s.newPull(source, "file "+source, opt)
 	if err != nil {
 		return nil, err
 	}

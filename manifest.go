@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode"
 )
 
 // This file reads the documents of an image: index, manifest and configuration. They come from
@@ -103,6 +104,11 @@ type manifest struct {
 	Manifests     []descriptor `json:"manifests,omitempty"`
 }
 
+// manifestNames are the names in a manifest that mean something here.
+var manifestNames = []string{
+	"schemaVersion", "mediaType", "config", "layers", "manifests", "fsLayers", "digest", "size", "platform", "annotations", "os", "architecture", "variant",
+}
+
 func (m *manifest) isIndex() bool { return m.Manifests != nil }
 
 // parseManifest reads an image manifest or index. mediaType is what the sender called it, and may
@@ -111,7 +117,7 @@ func parseManifest(b []byte, mediaType string) (*manifest, error) {
 	if strings.HasPrefix(mediaType, mediaDockerSchema1) {
 		return nil, errSchema1
 	}
-	if err := checkJSON(b); err != nil {
+	if err := checkJSON(b, manifestNames...); err != nil {
 		return nil, fmt.Errorf("%w: manifest: %v", ErrInvalidImage, err)
 	}
 	var fields map[string]json.RawMessage
@@ -198,8 +204,13 @@ func parseConfigFile(b []byte, m *manifest) (*configFile, error) {
 
 // checkJSON refuses documents that two parsers could read differently: names that come twice in one
 // object, and anything after the first value. Names of fields, which encoding/json compares without
-// regard to case, must differ in more than case; names in the user's own maps need not.
-func checkJSON(b []byte) error {
+// regard to case, must differ in more than case; names in the user's own maps need not. The names given must be written as
+// they are here: "Manifests" would be a field to encoding/json, and to others not.
+func checkJSON(b []byte, names ...string) error {
+	exact := make(map[string]string, len(names))
+	for _, name := range names {
+		exact[foldName(name)] = name
+	}
 	dec := json.NewDecoder(bytes.NewReader(b))
 	dec.UseNumber()
 	type level struct {
@@ -209,7 +220,10 @@ func checkJSON(b []byte) error {
 		own    bool   // a map of the user's, not a set of fields
 		seen   map[string]bool
 	}
-	ownMaps := map[string]bool{"labels": true, "annotations": true, "exposedports": true, "volumes": true}
+	ownMaps := map[string]bool{}
+	for _, name := range []string{"Labels", "annotations", "ExposedPorts", "Volumes"} {
+		ownMaps[foldName(name)] = true
+	}
 	var stack []level
 	for {
 		tok, err := dec.Token()
@@ -222,7 +236,11 @@ func checkJSON(b []byte) error {
 		if top := len(stack) - 1; top >= 0 && stack[top].object {
 			if name, ok := tok.(string); ok && stack[top].key {
 				if !stack[top].own {
-					name = strings.ToLower(name)
+					written := name
+					name = foldName(name)
+					if want := exact[name]; want != "" && want != written {
+						return fmt.Errorf("the name %.50q, which some read as %q", written, want)
+					}
 				}
 				if stack[top].seen[name] {
 					return fmt.Errorf("the name %.100q comes twice", name)
@@ -253,4 +271,18 @@ func checkJSON(b []byte) error {
 		return errors.New("something follows the document")
 	}
 	return nil
+}
+
+// foldName makes names equal that encoding/json takes for the same field. That is more than letters of two cases: the
+// Kelvin sign is a k, and the long s an s.
+func foldName(name string) string {
+	return strings.Map(func(r rune) rune {
+		for {
+			next := unicode.SimpleFold(r)
+			if next <= r {
+				return next
+			}
+			r = next
+		}
+	}, name)
 }

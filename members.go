@@ -28,7 +28,9 @@ func (n Namespaces) marked() bool { return !n.NewPID && n.NewMnt }
 // mountNamespaceID is the number of a process's mount namespace, which unlike an inode number is never used
 // again; 0 before Linux 6.11. See ioctl_nsfs(2). Without it, processes that outlive the first are not known.
 func mountNamespaceID(pid int) (uint64, error) {
-	fd, err := unix.Open(namespacePath(pid, MountNamespace), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	fd, err := openRetry(func() (int, error) {
+		return unix.Open(namespacePath(pid, MountNamespace), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	})
 	for _, thread := range otherThreads(pid, err) {
 		if fd, err = unix.Open(thread+"/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0); err == nil {
 			break
@@ -151,7 +153,8 @@ func (st *stored) members(ns *Namespaces) ([]procEntry, error) {
 // in front. It returns an empty list if there are none.
 //
 // Without a PID namespace of the container's own, the processes are those in another namespace of its own and
-// their descendants: one that leaves all of these cannot be told from others.
+// their descendants: one that leaves all of these cannot be told from others. Those that outlive the first
+// process are known since Linux 6.11 only.
 func (c *Container) Processes() ([]int, error) {
 	st, err := c.state()
 	if err != nil {
@@ -209,6 +212,9 @@ const killPatience = 10 * time.Second
 
 // killAll kills all processes of the container and waits until there are none.
 func (c *Container) killAll(ctx context.Context, st *stored) error {
+	if err := st.killCgroup(ctx); err != nil {
+		return err
+	}
 	if st.MountNamespaceID == 0 && (c.cfg.Namespaces.NewPID || c.damage != nil || st.Pid == 0) {
 		return st.first().kill() // all end with it, or nothing tells of others
 	}
@@ -250,6 +256,25 @@ func (c *Container) killAll(ctx context.Context, st *stored) error {
 			return errNoEnd
 		}
 	}
+}
+
+// killCgroup kills all processes in the container's cgroup, whatever namespaces they are in, and waits until there are
+// none.
+func (st *stored) killCgroup(ctx context.Context) error {
+	g, err := st.openCgroup()
+	if errors.Is(err, ErrNoCgroup) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer g.Close()
+	ctx, cancel := context.WithTimeout(ctx, killPatience)
+	defer cancel()
+	if err := g.killWait(ctx); !errors.Is(err, ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // launcherHidden tells whether there is a launcher whose namespaces the caller may not see.

@@ -112,6 +112,9 @@ func (pl *plan) effectiveMount(m Mount) Mount {
 		owner = NetworkNamespace
 	case "cgroup2":
 		owner = CgroupNamespace
+		if pl.cfg.Cgroup != nil && pl.cfg.Cgroup.Delegate {
+			m.Flags &^= MountReadOnly
+		}
 	default:
 		return m
 	}
@@ -167,9 +170,30 @@ func (pl *plan) mount(m Mount, src mountSource) error {
 		pl.setAttr(mnt, mountAttr{propagation: ms}, deep)
 	}
 	pl.attach(mnt, at)
-	pl.close(mnt)
+	if m.Target == "/proc" || m.Target == "/sys" {
+		pl.trees = append(pl.trees, kernelTree{m.Target + "/", mnt}) // closed with all the others
+	} else {
+		pl.close(mnt)
+	}
 	pl.close(at)
 	return nil
+}
+
+// A kernelTree is what is mounted on /proc or /sys.
+type kernelTree struct {
+	prefix string // "/proc/"
+	mnt    launch.Arg
+}
+
+// below returns where a path that is masked or made read-only is looked up. What lies in /proc and /sys is not looked up by way of their
+// names: to whoever can rename in the root, these could be something else for that moment, and what is not there needs no mask.
+func (pl *plan) below(name string) (dir launch.Arg, rel string) {
+	for _, t := range slices.Backward(pl.trees) {
+		if rel, ok := strings.CutPrefix(name, t.prefix); ok {
+			return t.mnt, rel
+		}
+	}
+	return pl.root, strings.TrimPrefix(name, "/")
 }
 
 // refuseKernelTree fails if a symbolic link of the image has led a target into /proc or /sys, where a
@@ -252,6 +276,7 @@ func (pl *plan) stepScratch() error {
 		pl.setAttr(pl.mask, mountAttr{set: unix.MOUNT_ATTR_RDONLY}, false)
 		pl.attachOverRoot(pl.mask)
 	}
+	pl.scratchNetworkFiles()
 	return nil
 }
 
@@ -264,12 +289,12 @@ func (pl *plan) stepMasks() error {
 	for _, name := range pl.cfg.MaskPaths {
 		pl.Step("mask", name)
 		absent, file, attach := pl.Label(), pl.Label(), pl.Label()
-		rel := strings.TrimPrefix(name, "/")
-		at := pl.open(pl.root, rel, unix.O_PATH|unix.O_DIRECTORY, 0, inRoot).
+		dir, rel := pl.below(name)
+		at := pl.open(dir, rel, unix.O_PATH|unix.O_DIRECTORY, 0, inRoot).
 			On(unix.ENOENT, absent).On(unix.ENOTDIR, file).Result()
 		empty := pl.cloneTree(pl.mask, "dir", false).Then(attach)
 		pl.Here(file)
-		pl.open(pl.root, rel, unix.O_PATH, 0, inRoot).On(unix.ENOENT, absent).On(unix.ENOTDIR, absent).StoreTo(at)
+		pl.open(dir, rel, unix.O_PATH, 0, inRoot).On(unix.ENOENT, absent).On(unix.ENOTDIR, absent).StoreTo(at)
 		pl.cloneTree(pl.mask, "file", false).StoreTo(empty.Result())
 		pl.Here(attach)
 		pl.attach(empty.Result(), at)
@@ -287,7 +312,8 @@ func (pl *plan) stepReadonlyPaths() error {
 	for _, name := range pl.cfg.ReadonlyPaths {
 		pl.Step("read-only path", name)
 		absent := pl.Label()
-		at := pl.open(pl.root, strings.TrimPrefix(name, "/"), unix.O_PATH, 0, inRoot).On(unix.ENOENT, absent).On(unix.ENOTDIR, absent).Result()
+		dir, rel := pl.below(name)
+		at := pl.open(dir, rel, unix.O_PATH, 0, inRoot).On(unix.ENOENT, absent).On(unix.ENOTDIR, absent).Result()
 		mnt := pl.cloneTree(at, "", true).Result()
 		pl.setAttr(mnt, mountAttr{set: unix.MOUNT_ATTR_RDONLY}, true)
 		pl.attach(mnt, at)

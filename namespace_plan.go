@@ -44,12 +44,20 @@ func (pl *plan) stepJoin() error {
 		if name == "" {
 			continue
 		}
-		fd, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		fd, err := openRetry(func() (int, error) { return unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0) })
 		if err != nil {
 			return &Error{Op: "join namespace", Path: name, Err: err}
 		}
 		f := os.NewFile(uintptr(fd), name)
 		pl.files = append(pl.files, f)
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil {
+			return &Error{Op: "join namespace", Path: name, Err: err}
+		}
+		if pl.joined == nil {
+			pl.joined = make(map[NamespaceKind]uint64)
+		}
+		pl.joined[k.kind] = st.Ino
 		pl.Step("join namespace", name)
 		pl.Call(unix.SYS_SETNS, pl.File(f), launch.Arg(k.flag))
 		if k.kind == UserNamespace {
@@ -85,14 +93,23 @@ func (pl *plan) stepUserNamespace() error {
 
 // becomeRoot takes the ids 0 of the user namespace, if it has them, so that what is made from here
 // on belongs to its root.
-func (pl *plan) becomeRoot() {
-	pl.Call(unix.SYS_SETRESGID, 0, 0, 0).Ignore(unix.EINVAL)
-	pl.Call(unix.SYS_SETRESUID, 0, 0, 0).Ignore(unix.EINVAL)
+func (e emitter) becomeRoot() {
+	e.Call(unix.SYS_SETRESGID, 0, 0, 0).Ignore(unix.EINVAL)
+	e.Call(unix.SYS_SETRESUID, 0, 0, 0).Ignore(unix.EINVAL)
 }
 
 func (pl *plan) stepOOMScore() error {
 	if adj := override(pl.proc.OomScoreAdj, pl.cfg.OomScoreAdj); adj != nil {
 		pl.writeFile(cwdFD, "/proc/self/oom_score_adj", 0, fmt.Sprint(*adj))
+	}
+	return nil
+}
+
+// stepAdopt waits until the caller has had it moved into the container's cgroup, where it cannot be born there.
+func (pl *plan) stepAdopt() error {
+	if pl.adopt != nil {
+		pl.Send(tagAdopt, pl.Call(unix.SYS_GETPID).Result())
+		pl.Wait()
 	}
 	return nil
 }
@@ -108,6 +125,9 @@ func (pl *plan) sysProcAttr() *syscall.SysProcAttr {
 		return pl.joinAttr()
 	}
 	attr := &syscall.SysProcAttr{}
+	if pl.cgroup != nil && pl.adopt == nil && !pl.supervised() {
+		attr.UseCgroupFD, attr.CgroupFD = true, int(pl.cgroup.Fd())
+	}
 	switch {
 	case pl.userns == usernsClone:
 		attr.Cloneflags = unix.CLONE_NEWUSER
@@ -116,16 +136,29 @@ func (pl *plan) sysProcAttr() *syscall.SysProcAttr {
 			attr.AmbientCaps = append(attr.AmbientCaps, uintptr(c))
 		}
 	case !pl.staged:
-		attr.Cloneflags = pl.cfg.Namespaces.CloneFlags()
+		attr.Cloneflags = pl.cfg.Namespaces.CloneFlags() &^ pl.lateNamespaces()
 	}
 	return attr
 }
 
 func (pl *plan) stepNamespaces() error {
-	if flags := pl.cfg.Namespaces.CloneFlags() &^ (unix.CLONE_NEWUSER | unix.CLONE_NEWTIME); pl.staged && flags != 0 {
+	flags := pl.cfg.Namespaces.CloneFlags() &^ (unix.CLONE_NEWUSER | unix.CLONE_NEWTIME)
+	if !pl.staged {
+		flags &= pl.lateNamespaces()
+	}
+	if flags != 0 {
 		pl.Call(unix.SYS_UNSHARE, launch.Arg(flags))
 	}
 	return nil
+}
+
+// lateNamespaces are those that os/exec cannot make in one go with the process: the root of a cgroup namespace that
+// clone(2) makes is the cgroup of the parent, also if the child is born in another.
+func (pl *plan) lateNamespaces() uintptr {
+	if pl.cfg.ownCgroup() {
+		return unix.CLONE_NEWCGROUP
+	}
+	return 0
 }
 
 // forks tells whether only a child of the launcher is in the container's namespaces.

@@ -53,10 +53,20 @@ func JoinNetworkNamespace(pid int, f func() error) error {
 		return fail(err)
 	}
 	defer ns.Close()
-	err = errors.New("the function has ended its goroutine")
+	err = inNetworkNamespace(ns, f)
+	var failed *os.SyscallError
+	if errors.As(err, &failed) && failed.Syscall == "setns" {
+		return fail(err)
+	}
+	return err
+}
+
+// inNetworkNamespace calls f on a thread that is in a network namespace, and ends with it.
+func inNetworkNamespace(ns *os.File, f func() error) error {
+	err := errors.New("the function has ended its goroutine")
 	onOwnThread(func() {
 		if serr := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); serr != nil {
-			err = fail(os.NewSyscallError("setns", serr))
+			err = os.NewSyscallError("setns", serr)
 			return
 		}
 		err = f()

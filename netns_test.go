@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"example.com/container/internal/leak"
 	"golang.org/x/sys/unix"
@@ -69,9 +70,14 @@ func TestExecJoinNetworkNamespace(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range threads {
-		if link, err := os.Readlink(path); err == nil && link != own { // it may be ending
-			if link, err = os.Readlink(path); err == nil && link == want {
-				t.Errorf("%s is %s", path, link)
+		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) { // it may be ending
+			link, err := os.Readlink(path)
+			if err != nil || link == own {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Errorf("%s is %s, of the container %s", path, link, want)
+				break
 			}
 		}
 	}

@@ -25,13 +25,17 @@ import (
 
 // ExecWithNsenter is Exec through nsenter(1), for hosts without a launcher. It needs util-linux, applies namespaces,
 // cgroup, NoNewPrivileges, Rlimits, Env, Cwd and a session keyring as Exec does, and refuses what these programs cannot
-// apply without running a program of the container first. The error is a *FieldError that wraps ErrUnsupported and names:
+// apply without running a program of the container first. The errors are *FieldErrors, joined, that wrap ErrUnsupported and name:
 //
 //   - Capabilities: only all that there are in the bounding, effective and permitted sets, since the kernel gives all to who
 //     enters a user namespace, and takes them from who gives them up before;
 //   - User: only one that the caller already is, such as root of a container of the caller's own id;
-//   - Seccomp, Scheduler, IOPriority, CPUAffinity, Personality, OomScoreAdj, DieWithParent, a Umask other than the
+//   - Seccomp, AppArmorProfile, SelinuxLabel, Landlock, Scheduler, IOPriority, CPUAffinity, Personality, OomScoreAdj, DieWithParent, a Umask other than the
 //     caller's, and entries of Env that programs of the host would act on, such as LD_PRELOAD.
+//
+// So a container of DefaultConfig is refused, for Seccomp and Capabilities. Neither can be set before nsenter enters: a filter
+// that forbids setns(2) forbids it to nsenter, too, and none that has been set can be taken away; the kernel replaces the bounding set of
+// who enters a user namespace, and setns needs capabilities that the container lacks. After that only a program of the container could set them.
 //
 // Cwd must be there. While nsenter enters, processes of the container that have CAP_SYS_PTRACE can look into it; Exec has no
 // such moment. Without a launcher what fails inside nsenter is an exit code of 1, 126 or 127 and a message on Stderr.
@@ -45,7 +49,8 @@ func (c *Container) ExecWithNsenter(ctx context.Context, p *Process) error {
 // nsenter is a plan that is carried out by other programs.
 type nsenter struct {
 	plan
-	tools []string // their executables
+	tools []os.FileInfo // their executables, and ours, which is the process's until the first of them is executed
+	lines []string      // how their command lines begin, and ours
 }
 
 func (n *nsenter) start(ctx context.Context) (*started, error) {
@@ -110,7 +115,7 @@ func (n *nsenter) refuse() error {
 		}
 	}
 	if c := n.caps; c.bounding&^have != 0 || have&^(c.bounding&c.effective&c.permitted) != 0 || c.inheritable|c.ambient != 0 {
-		cannot("Capabilities", "nsenter leaves all capabilities to the process; set Process.Capabilities to AllCapabilities, or use Exec")
+		cannot("Capabilities", "nsenter leaves all capabilities to the process; use Exec, or, if it is to have them all, set Process.Capabilities to AllCapabilities")
 	}
 	uid, okUid := n.hostUid(n.user.uid)
 	gid, okGid := n.hostGid(n.user.gid)
@@ -120,7 +125,16 @@ func (n *nsenter) refuse() error {
 		cannot("User", "the caller's groups would be kept")
 	}
 	if n.cfg.Seccomp != nil {
-		cannot("Seccomp", "util-linux sets no filters")
+		cannot("Seccomp", "the filter would have to let nsenter enter, and util-linux sets none after that; use Exec")
+	}
+	if n.labels.appArmor != "" {
+		cannot("AppArmorProfile", "it would be nsenter's, and not the program's")
+	}
+	if n.labels.selinux != "" {
+		cannot("SelinuxLabel", "it would be nsenter's, and not the program's")
+	}
+	if n.cfg.Landlock != nil {
+		cannot("Landlock", "util-linux has no rules for paths of the container")
 	}
 	if n.cfg.DieWithParent {
 		cannot("DieWithParent", "nsenter's child would not get the signal")
@@ -176,9 +190,7 @@ func ownStatus(field string) string {
 	if err != nil {
 		return ""
 	}
-	_, rest, _ := strings.Cut(string(text), "\n"+field+":\t")
-	value, _, _ := strings.Cut(rest, "\n")
-	return value
+	return statusField(string(text), field)
 }
 
 // ownUmask is the caller's umask, which the kernel tells without its being changed.
@@ -194,16 +206,17 @@ func (n *nsenter) command() ([]string, error) {
 		return nil, err
 	}
 	var args []string
+	var starts []int // of each program's command line
 	tool := func(name string, options ...string) error {
 		path := hostTool(name)
 		if path == "" {
 			return &Error{Op: "exec", Path: name, Err: ErrUnsupported, Remedy: "install util-linux"}
 		}
 		args = append(append(args, path), options...)
-		if exe, err := filepath.EvalSymlinks(path); err == nil {
-			n.tools = append(n.tools, exe)
-		}
-		return nil
+		exe, err := os.Stat(path)
+		n.tools = append(n.tools, exe)
+		starts = append(starts, len(args)-len(options)-1)
+		return err
 	}
 	limits := n.cfg.Rlimits
 	if len(n.proc.Rlimits) > 0 {
@@ -243,7 +256,17 @@ func (n *nsenter) command() ([]string, error) {
 	if err := tool("nsenter", options...); err != nil {
 		return nil, err
 	}
-	return append(append(args, "--"), n.proc.Args...), nil
+	args = append(append(args, "--"), n.proc.Args...)
+	for _, i := range starts {
+		line := strings.Join(args[i:], "\x00") + "\x00"
+		n.lines = append(n.lines, line[:min(len(line), commandLineSize)])
+	}
+	exe, err := os.Stat("/proc/self/exe")
+	if err != nil {
+		return nil, err
+	}
+	n.tools, n.lines = append(n.tools, exe), append(n.lines, commandLine(os.Getpid()))
+	return args, nil
 }
 
 // namespaces are nsenter's options.
@@ -326,7 +349,7 @@ func (n *nsenter) handOver(ctx context.Context, pid int) (*started, error) {
 			return nil, &Error{Op: "start", Err: err}
 		}
 		if !n.forks() {
-			if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); err != nil || !slices.Contains(n.tools, exe) {
+			if n.entered(pid) {
 				break
 			}
 			continue
@@ -341,6 +364,33 @@ func (n *nsenter) handOver(ctx context.Context, pid int) (*started, error) {
 		}
 	}
 	return &started{outer, func() {}}, nil // if it has ended, it has as the program has
+}
+
+// entered tells whether the program has been executed. Neither of the two signs is enough: what the container executes may be one of the
+// tools, or our own program; and a command line can be changed to another. On Linux 6.1 a process still has our executable when the pipe
+// has been closed that syscall.ForkExec waits for.
+func (n *nsenter) entered(pid int) bool {
+	if line := commandLine(pid); line != "" && !slices.Contains(n.lines, line) {
+		return true
+	}
+	// It is one of the tools, or is in the middle of execve(2), or has ended.
+	exe, err := os.Stat(fmt.Sprintf("/proc/%d/exe", pid))
+	return err == nil && !slices.ContainsFunc(n.tools, func(tool os.FileInfo) bool { return os.SameFile(exe, tool) })
+}
+
+// commandLineSize is how much of a command line is looked at: nsenter's options are in it.
+const commandLineSize = 4096
+
+// commandLine is the beginning of that of a process, or "". Everybody may read it.
+func commandLine(pid int) string {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	line := make([]byte, commandLineSize)
+	size, _ := f.Read(line) // once: the rest of it could be another program's
+	return string(line[:max(size, 0)])
 }
 
 // waitPidfdNow tells whether a process has ended.

@@ -10,16 +10,51 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"example.com/container/internal/leak"
 	"example.com/container/internal/testenv"
 	"golang.org/x/sys/unix"
 )
 
+// A container of DefaultConfig is refused for what the documentation says, and for nothing else; each error says what to do.
+func TestExecWithNsenterDefaultConfig(t *testing.T) {
+	leak.Check(t)
+	cfg := nsenterConfig(t)
+	def := DefaultConfig()
+	cfg.Capabilities, cfg.Seccomp = def.Capabilities, def.Seccomp
+	c := execSleeper(t, cfg)
+	err := c.ExecWithNsenter(t.Context(), &Process{Args: []string{"true"}})
+	var fields []string
+	var walk func(error)
+	walk = func(err error) {
+		if f, ok := err.(*FieldError); ok {
+			if !errors.Is(f, ErrUnsupported) || !strings.Contains(f.Problem, "use Exec") {
+				t.Errorf("%#v", f)
+			}
+			fields = append(fields, f.Field)
+			return
+		}
+		switch err := err.(type) {
+		case interface{ Unwrap() []error }:
+			for _, e := range err.Unwrap() {
+				walk(e)
+			}
+		case interface{ Unwrap() error }:
+			walk(err.Unwrap())
+		}
+	}
+	walk(err)
+	if !slices.Equal(fields, []string{"Capabilities", "Seccomp"}) {
+		t.Errorf("refused for %q: %v", fields, err)
+	}
+}
+
 // nsenterConfig is a configuration that nsenter can apply.
 func nsenterConfig(t *testing.T) Config {
 	testenv.Need(t, testenv.Program("nsenter", "util-linux"), testenv.Program("setpriv", "util-linux"), testenv.Program("prlimit", "util-linux"))
 	cfg := testConfig(t)
+	cfg.Seccomp = nil // util-linux sets no filters
 	all := AllCapabilities()
 	cfg.Capabilities = &Capabilities{Bounding: all, Effective: all, Permitted: all}
 	own, err := ownUmask()
@@ -47,12 +82,7 @@ func TestExecWithNsenterIsLikeExec(t *testing.T) {
 			}
 			change(&cfg)
 			if !cfg.Namespaces.NewUser {
-				var have uint64
-				if _, err := fmt.Sscanf(ownStatus("CapBnd"), "%x", &have); err != nil {
-					t.Fatal(err)
-				}
-				list := strings.Split(capabilityList(have), ", ")
-				cfg.Capabilities = &Capabilities{Bounding: list, Effective: list, Permitted: list}
+				cfg.Capabilities = ownBoundingSet(t)
 			}
 			cfg.Rlimits = []Rlimit{{Type: "RLIMIT_NOFILE", Soft: 300, Hard: 400}, {Type: "core", Soft: 0, Hard: RlimInfinity}}
 			if os.Geteuid() != 0 {
@@ -102,6 +132,58 @@ func TestExecWithNsenterHandle(t *testing.T) {
 		t.Fatal(err)
 	}
 	lifeExpectExit(t, lifeWait(t, p.Wait), lifeKilled)
+}
+
+// Where nsenter has no child, it has opened what it needs when the caller goes on: each of many gets in.
+func TestExecWithNsenterOpensAll(t *testing.T) {
+	leak.Check(t)
+	cfg := nsenterConfig(t)
+	cfg.Namespaces.NewPID = false
+	withoutOwnMounts(&cfg)
+	c := execSleeper(t, cfg)
+	for range 8 {
+		if out, err := execIn(t, c.ExecWithNsenter, &Process{Args: []string{"echo", "in"}}); err != nil || out != "in" {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+}
+
+// A program of the container can be one of the programs that enter it: the caller goes on when it is executed, and not at its end.
+func TestExecWithNsenterOfNsenter(t *testing.T) {
+	testenv.Need(t, testenv.Root)
+	leak.Check(t)
+	cfg := nsenterConfig(t)
+	cfg.Namespaces.NewPID, cfg.Namespaces.NewUser, cfg.Capabilities = false, false, ownBoundingSet(t)
+	withoutOwnMounts(&cfg)
+	c := execSleeper(t, cfg)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	// It stays as long as its child, which ends with its input.
+	p := &Process{Args: []string{"nsenter", "--pid=/proc/self/ns/pid", "cat"}, Stdin: r}
+	err = c.ExecWithNsenter(ctx, p)
+	w.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+// ownBoundingSet is all that a container without a user namespace can have.
+func ownBoundingSet(t *testing.T) *Capabilities {
+	t.Helper()
+	var have uint64
+	if _, err := fmt.Sscanf(ownStatus("CapBnd"), "%x", &have); err != nil {
+		t.Fatal(err)
+	}
+	list := strings.Split(capabilityList(have), ", ")
+	return &Capabilities{Bounding: list, Effective: list, Permitted: list}
 }
 
 // What nsenter cannot apply is refused, each by its name, and nothing is run.

@@ -22,8 +22,12 @@ func (pl *plan) overlay(base launch.Arg, upper, work string, lowers []string, at
 	legacy, done := pl.Label(), pl.Label()
 	fs := pl.fsOpen("overlay", "overlay")
 	if len(lowers) == 1 && len(lowers[0]) < 128 {
-		pl.fsSet(fs, fsOption{key: "lowerdir", value: overlayEscape(lowers[0], `\:`)})
-		legacy = -1
+		set := pl.fsSet(fs, fsOption{key: "lowerdir", value: overlayEscape(lowers[0], `\:`)})
+		if strings.Contains(lowers[0], ",") {
+			set.On(unix.EINVAL, legacy) // before Linux 6.5 no value may have one
+		} else {
+			legacy = -1
+		}
 	} else {
 		for i, dir := range slices.Backward(lowers) {
 			at := dir
@@ -32,8 +36,8 @@ func (pl *plan) overlay(base launch.Arg, upper, work string, lowers []string, at
 				at = "."
 			}
 			set := pl.fsSet(fs, fsOption{key: "lowerdir+", value: at})
-			if i == len(lowers)-1 {
-				set.On(unix.EINVAL, legacy) // Linux 6.5 and 6.6 do not know it
+			if i == len(lowers)-1 || strings.Contains(at, ",") {
+				set.On(unix.EINVAL, legacy) // Linux 6.5 and 6.6 do not know it; before, no value may have a comma
 			}
 		}
 		pl.Call(unix.SYS_FCHDIR, base)
@@ -75,7 +79,11 @@ func (pl *plan) legacyOverlay(base launch.Arg, upper, work string, lowers []stri
 		if o.flag {
 			data = append(data, o.key)
 		} else {
-			data = append(data, o.key+"="+o.value)
+			value := o.value
+			if strings.Contains(value, ",") { // a context; the security module reads the quotes
+				value = `"` + value + `"`
+			}
+			data = append(data, o.key+"="+value)
 		}
 	}
 	options := strings.Join(data, ",")
@@ -106,6 +114,9 @@ func (pl *plan) overlayOptions() []fsOption {
 	}
 	if pl.inUserNamespace() {
 		options = append(options, fsOption{key: "userxattr", flag: true})
+	}
+	if label := pl.cfg.MountLabel; label != "" {
+		options = append(options, fsOption{key: "context", value: label})
 	}
 	return options
 }

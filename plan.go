@@ -26,6 +26,7 @@ type step struct {
 // startSteps is the start of a container.
 var startSteps = slices.Concat([]step{
 	{"supervisor", (*plan).stepSupervisor, "the parent of all that follows, in none of its namespaces"},
+	{"cgroup", (*plan).stepAdopt, "who is not born in the container's cgroup does nothing outside of it"},
 	{"oom score", (*plan).stepOOMScore, "before /proc/self belongs to root, which it does when we are not dumpable, and with the caller's rights"},
 	{"join namespaces", (*plan).stepJoin, "with the caller's rights, by descriptors opened before; a user namespace first, for the right to the rest"},
 	{"user namespace", (*plan).stepUserNamespace, "it gives the right to all that follows; its maps are written while we are dumpable"},
@@ -36,16 +37,23 @@ var startSteps = slices.Concat([]step{
 	{"record", (*plan).stepRecord, "as soon as it is the process that stays: from here on a caller who dies leaves its number"},
 	{"parent death", (*plan).stepParentDeath, "the signal is lost in fork, so after it"},
 	{"session", (*plan).stepSession, "a new session has no controlling terminal to push input into (CVE-2017-5226)"},
+	{"signals", (*plan).stepSignals, "those which the caller ignores are no business of the program's; in a session of its own it gets none of the caller's terminal"},
+	{"label of keys", (*plan).stepKeyLabel, "so that the keyring which comes next has it"},
 	{"keyring", (*plan).stepKeyring, "the caller's session keyring must not be searchable from inside"},
+	{"own label of keys", (*plan).stepOwnKeyLabel, "for nothing but that keyring"},
+	{"placed", (*plan).stepPlaced, "where the process is it stays; the caller looks while we go on"},
 	{"loopback", (*plan).stepLoopback, "a network namespace starts with lo down"},
+	{"network", (*plan).stepNetwork, "the caller connects the namespace while we go on with the mounts; sockets of its relay are made with our rights"},
 	{"sources", (*plan).stepSources, "what comes from the host is copied while its paths mean what the caller meant"},
 	{"private", (*plan).stepPrivate, "no mount that follows may travel to the host"},
 	{"scratch", (*plan).stepScratch, "before the root: what lies on top of that would be what \"..\" leads to in it"},
 	{"root", (*plan).stepRoot, "attached before the mounts: Linux before 6.15 mounts nothing on a detached tree"},
 	{"mounts", (*plan).stepMounts, "in the configuration's order, each on a descriptor of its target"},
 	{"dev", (*plan).stepDev, "always our own tmpfs, filled through its descriptor"},
+	{"hosts and names", (*plan).stepNetworkFiles, "files of our own over those of the root, which are looked up in it (CVE-2015-3629) and never written"},
 	{"console", (*plan).stepConsole, "a terminal of the container's own devpts, while /dev is in our hands only (CVE-2025-52565)"},
 	{"host name", (*plan).stepHostname, "after the namespaces, any time before the capabilities go"},
+	{"connected", (*plan).stepConnected, "parameters and hooks may be about the devices"},
 	{"sysctls", (*plan).stepSysctls, "through a procfs that is attached nowhere, so that no mount can redirect them (CVE-2025-52881)"},
 	{"masks", (*plan).stepMasks, "after the mounts they lie on; what masks is a file system of our own (CVE-2025-31133)"},
 	{"read-only paths", (*plan).stepReadonlyPaths, "one copy, made read-only before it is attached"},
@@ -54,12 +62,15 @@ var startSteps = slices.Concat([]step{
 	{"hooks before the pivot", (*plan).stepCreateHooks, "all is set up, and the host's tree is still there for them"},
 	{"pivot", (*plan).stepPivot, "the host's tree is gone from here on; never chroot, which can be left"},
 }, processSteps, []step{
+	{"verified", (*plan).stepVerified, "the caller has seen from outside that it is all as asked for, before anything of the container's runs"},
+	{"seccomp agent", (*plan).stepAgent, "what it is told has the process's number, which the caller knows, who may be gone after the gate"},
 	{"gate", (*plan).stepGate, "all is set up: whoever starts the container lets it go on"},
 	{"hooks of the start", (*plan).stepStartHooks, "as the program that comes next, before anything of it"},
 	{"close", (*plan).stepClose, "all but the streams, the extra files and the socket, which goes with execve"},
 	{"init", (*plan).stepInit, "process 1 stays behind, with no more rights than the program and before its filter"},
 	{"terminal", (*plan).takeTerminal, "by the process that executes the program, which gets its signals"},
-	{"seccomp", (*plan).stepSeccomp, "last, so that the filter need not allow any of the above"},
+	{"last word", (*plan).stepLastWord, "to a caller who will not see how a detached process ends; the filter may not let us speak"},
+	{"seccomp", (*plan).stepSeccomp, "last, so that the filter need not allow any of the above; without no_new_privs with CAP_SYS_ADMIN, which execve takes away"},
 	{"execute", (*plan).stepExecute, "the socket closes: the parent knows that it worked"},
 })
 
@@ -68,13 +79,15 @@ var startSteps = slices.Concat([]step{
 var processSteps = []step{
 	{"streams", (*plan).stepStreams, "so that the user can open /dev/stdout again"},
 	{"limits", (*plan).stepLimits, "rlimits, umask, scheduler, personality: while we still may raise them"},
+	{"security label", (*plan).stepLabel, "of the program, while our own label still lets us ask for it"},
 	{"no new privileges", (*plan).stepNoNewPrivileges, "before seccomp: an unprivileged filter needs it"},
-	{"seccomp, early", (*plan).stepSeccompEarly, "without no_new_privs a filter needs a capability that goes next"},
+	{"landlock", (*plan).stepLandlock, "it needs no_new_privs or a capability that goes next, and paths of the container's"},
 	{"bounding set", (*plan).stepBounding, "dropping needs CAP_SETPCAP, so before the user is changed"},
 	{"enter directory", (*plan).stepEnterWorkdir, "as root, who may enter what the user may not, such as /root"},
 	{"user", (*plan).stepUser, "groups, then group, then user: the other way round is not allowed any more"},
 	{"capabilities", (*plan).stepCapabilities, "changing the user has cleared the effective set; the rest goes here"},
 	{"enter directory as user", (*plan).stepReenterWorkdir, "who may enter what root may not, on a network file system"},
+	{"to be verified", (*plan).stepVerify, "who the process is and what it may do is as it stays; the caller looks while we go on"},
 	{"executable", (*plan).stepLookup, "looked up in the container, as the user, before the filter that might forbid it"},
 }
 
@@ -94,6 +107,7 @@ type plan struct {
 	user       execUser
 	env        []string
 	caps       capSets
+	labels     labels
 	stdio      stdioFiles
 	into       *target // the container to join; nil for one to be started
 	files      closers // opened for the launcher; ours to close after the start
@@ -105,13 +119,27 @@ type plan struct {
 	sources  []mountSource // of cfg.Mounts
 	dev      launch.Arg    // the container's /dev
 	terminal launch.Arg    // the process's
+	trees    []kernelTree  // what is on /proc and /sys
 	mask     launch.Arg    // a file system with an empty file and an empty directory
+	netFiles launch.Arg    // a file system with hosts and the like, see network_files.go
 	nodes    launch.Arg    // a file system that holds the device nodes, with DevicesOnly
 	cwd      launch.Arg
 	entered  launch.Arg // whether root could enter it
 	path     launch.Arg // the executable's path, found by the lookup
 
+	procFS launch.Arg // the caller's /proc
+
 	behindGate int // the first call after it
+
+	profile *SeccompProfile // with the rules that Landlock needs; nil for none
+	filter  *seccompFilter  // of the program, made from it; nil for none
+	walls   []wall
+
+	listener *listenerLink        // of a filter that asks; else nil
+	describe func(pid int) []byte // the state of the container, for an agent
+	// What the process is compared with, from outside.
+	joined  map[NamespaceKind]uint64 // the numbers of the namespaces of others
+	rootDir fileID                   // the root, if it is a directory as it is
 
 	hooks   hookFiles
 	onHooks func(ctx context.Context, tag uint32, h *hookFiles, pid int) error // called when the launcher waits for hooks
@@ -132,6 +160,8 @@ func newPlan(cfg *Config, proc *Process, stdio stdioFiles, files *launchFiles) (
 	pl := &plan{cfg: cfg, proc: proc, log: cfg.logger(), stdio: stdio}
 	if files != nil {
 		pl.launchFiles = *files
+	} else {
+		pl.network = explainedNetwork(cfg)
 	}
 	err := pl.resolve()
 	if err == nil {
@@ -151,6 +181,7 @@ func (pl *plan) supervised() bool { return pl.cfg.Detached && pl.into == nil }
 func (pl *plan) closeAll() {
 	pl.files.close()
 	pl.closeFiles()
+	pl.listener.close()
 	pl.hooks.close()
 }
 
@@ -163,7 +194,7 @@ func (pl *plan) compile(steps []step) error {
 			return err
 		}
 	}
-	return nil
+	return pl.fillWalls()
 }
 
 // Explain returns the list of system calls that starting p in a container with this configuration
@@ -173,7 +204,7 @@ func Explain(cfg Config, p *Process) (string, error) {
 	if err := cfg.validate(); err != nil {
 		return "", err
 	}
-	if err := p.validate(); err != nil {
+	if err := p.validateFor(&cfg, true); err != nil {
 		return "", err
 	}
 	pl, err := newPlan(&cfg, p, stdioFiles{}, nil)

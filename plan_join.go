@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math"
 	"os"
@@ -24,17 +25,24 @@ import (
 
 // joinSteps is the start of another process in a container.
 var joinSteps = slices.Concat([]step{
+	{"cgroup", (*plan).stepAdopt, "who is not born in the container's cgroup does nothing outside of it"},
 	{"oom score", (*plan).stepOOMScore, "while /proc/self is ours, and with the caller's rights"},
 	{"not dumpable", (*plan).stepNotDumpable, "before the first namespace: no process of the container may look into this one (CVE-2016-9962)"},
 	{"enter", (*plan).stepEnter, "all namespaces in one call, by the first process's pidfd: the user namespace gives the right to the rest"},
 	{"fork", (*plan).stepFork, "only a child is in the PID namespace"},
 	{"parent death", (*plan).stepParentDeath, "the signal is lost in fork, so after it"},
 	{"session", (*plan).stepSession, "a new session has no controlling terminal to push input into (CVE-2017-5226)"},
+	{"signals", (*plan).stepSignals, "those which the caller ignores are no business of the program's; in a session of its own it gets none of the caller's terminal"},
+	{"label of keys", (*plan).stepKeyLabel, "so that the keyring which comes next has it"},
 	{"keyring", (*plan).stepKeyring, "the caller's session keyring must not be searchable from inside"},
+	{"own label of keys", (*plan).stepOwnKeyLabel, "for nothing but that keyring"},
+	{"placed", (*plan).stepPlaced, "where the process is it stays; the caller looks while we go on"},
 	{"root", (*plan).stepOpenRoot, "of the mount namespace; what the first process has made of its own root does not count"},
 	{"console", (*plan).stepJoinConsole, "a terminal of the container's devpts, which is known by its type: others have been here"},
 	{"working directory", (*plan).stepWorkdir, "made if missing; kept as a descriptor, below the root (CVE-2024-21626)"},
 }, processSteps, []step{
+	{"verified", (*plan).stepVerified, "the caller has seen from outside that it is all as asked for, before the program runs"},
+	{"seccomp agent", (*plan).stepAgent, "what it is told has the process's number, which the caller knows"},
 	{"close", (*plan).stepClose, "all but the streams, the extra files and the socket, which goes with execve"},
 	{"terminal", (*plan).takeTerminal, "by the process that executes the program, which gets its signals"},
 	{"seccomp", (*plan).stepSeccomp, "last, so that the filter need not allow any of the above"},
@@ -49,9 +57,9 @@ type target struct {
 	flags     uintptr  // CLONE_NEW* of the namespaces that are not the caller's
 	uidMaps   []IDMap  // of its user namespace, if that is not the caller's
 	gidMaps   []IDMap
-	setgroups bool     // allowed in that user namespace
-	cgroup    *os.File // nil if it is the caller's
-	root      *rootView
+	setgroups bool // allowed in that user namespace
+	birth
+	root *rootView
 }
 
 // openTarget looks at the container's first process. It takes ownership of pidfd.
@@ -83,31 +91,28 @@ func (t *target) look() (err error) {
 	return nil
 }
 
-// findCgroup opens the cgroup that a process is to be born in.
-func (t *target) findCgroup() (err error) {
-	if t.cgroup, err = otherCgroup(t.pid); err == nil && t.cgroup != nil && cgroupFrozen(t.cgroup) {
-		err = ErrPaused
-	}
-	return err
-}
-
 // openRootOf opens the root of a process. Nothing that is read there leads out of it.
 func openRootOf(pid int) (*rootView, error) {
 	path := fmt.Sprintf("/proc/%d/root", pid)
-	fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	fd, err := openRetry(func() (int, error) { return unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0) })
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	return &rootView{layers: []int{fd}}, nil
 }
 
-// ended tells whether the process has ended. One that is about to end has no namespaces any more, and a
-// moment later is dead.
+// ended tells whether the process has ended, or does so in that time. One that is about to end has no namespaces any more, and a
+// moment later is dead; the first one of a PID namespace only when all others there have been reaped, which it is given more time for.
 func (t *target) ended(patience time.Duration) bool {
 	fds := []unix.PollFd{{Fd: int32(t.process.Fd()), Events: unix.POLLIN}}
-	for deadline := time.Now().Add(patience); ; {
-		n, err := unix.Poll(fds, int(time.Until(deadline).Milliseconds()))
-		if err != unix.EINTR {
+	began := time.Now()
+	for deadline := began.Add(patience); ; {
+		n, err := unix.Poll(fds, max(0, int(time.Until(deadline).Milliseconds()))) // a negative time is for ever
+		switch {
+		case err == unix.EINTR:
+		case n == 0 && patience > 0 && time.Since(began) < killPatience && dies(t.pid):
+			deadline = time.Now().Add(patience)
+		default:
 			return n > 0
 		}
 	}
@@ -115,9 +120,7 @@ func (t *target) ended(patience time.Duration) bool {
 
 func (t *target) close() {
 	t.process.Close()
-	if t.cgroup != nil {
-		t.cgroup.Close()
-	}
+	t.birth.close()
 	if t.root != nil {
 		t.root.close()
 	}
@@ -162,8 +165,11 @@ func readIDMap(file string) ([]IDMap, error) {
 		return nil, err
 	}
 	defer f.Close()
-	var maps []IDMap
-	lines := bufio.NewScanner(f)
+	return parseIDMap(f)
+}
+
+func parseIDMap(r io.Reader) (maps []IDMap, err error) {
+	lines := bufio.NewScanner(r)
 	for lines.Scan() {
 		var inside, outside, size int64
 		if n, _ := fmt.Sscan(lines.Text(), &inside, &outside, &size); n == 3 {
@@ -178,13 +184,18 @@ func newJoinPlan(cfg *Config, proc *Process, stdio stdioFiles, t *target) (*plan
 	its := *cfg
 	its.Detached, its.Init, its.Root = false, false, Root{} // matters of the first process
 	pl := &plan{cfg: &its, proc: proc, log: cfg.logger(), stdio: stdio, into: t, staged: true}
+	pl.adopt = t.adopt
 	if t.flags&unix.CLONE_NEWUSER != 0 {
 		pl.userns, pl.uidMaps, pl.gidMaps = usernsEntered, t.uidMaps, t.gidMaps
 	}
 	if err := pl.resolveProcess(); err != nil {
 		return nil, err
 	}
-	return pl, pl.compile(joinSteps)
+	if err := pl.compile(joinSteps); err != nil {
+		pl.listener.close()
+		return nil, err
+	}
+	return pl, nil
 }
 
 // stepEnter enters the namespaces. A kind that the container shares with the caller is left out: the
@@ -224,7 +235,7 @@ func (pl *plan) stepOpenRoot() error {
 // joinAttr lets the process be born in the container's cgroup.
 func (pl *plan) joinAttr() *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{}
-	if dir := pl.into.cgroup; dir != nil {
+	if dir := pl.into.cgroup; dir != nil && pl.adopt == nil {
 		attr.UseCgroupFD, attr.CgroupFD = true, int(dir.Fd())
 	}
 	return attr

@@ -7,7 +7,8 @@ import (
 )
 
 // Process describes a process to run in a container and, once it has been started, is the handle
-// to it. A Process can be used once.
+// to it. A Process can be used once. The program begins with the default action of every signal and none blocked, whatever the
+// caller ignores.
 type Process struct {
 	// Args is the command line. Args[0] is looked up in the container, in the directories of the
 	// process's own PATH; with a slash in it, it is a path, relative to Cwd. Required.
@@ -67,10 +68,24 @@ type Process struct {
 	// entry leaves its number closed.
 	ExtraFiles []*os.File `json:"-"`
 
+	// Cgroup is a cgroup below the container's, "jobs/1", that the process is born in. It is made if it is missing, and stays until Destroy. If
+	// empty, the container's own; for Exec, that of the first process. Needs Config.Cgroup or Config.Resources.
+	Cgroup string
+
 	// WaitDelay bounds the time that Wait, after the process has ended, waits for a grandchild to
 	// close the pipes of Stdin, Stdout and Stderr, or the terminal; then they are closed and Wait returns
 	// exec.ErrWaitDelay. Zero: no bound.
 	WaitDelay time.Duration
+
+	// Timeout bounds the time that the process may run, from the moment that its program runs. Then it gets Config.StopSignal,
+	// and SIGKILL after Config.StopTimeout; see [ExitError.TimedOut]. The caller's process sees to it, so it is
+	// refused with Config.Detached. Zero: no bound.
+	Timeout time.Duration
+
+	// CPUTime bounds the time on CPUs that all processes of the cgroup use that this one is in: for the first process of a
+	// container all of the container's, for Exec those of Cgroup, which must be set. It ends as with Timeout, a few milliseconds
+	// after that time has been used. Zero: no bound. See RLIMIT_CPU in Rlimits for single processes.
+	CPUTime time.Duration
 
 	// LeaveZombie leaves the exit status to be collected again, by the process that inherits this one when the caller
 	// ends: a subreaper (PR_SET_CHILD_SUBREAPER), as the monitor of a container is. Wait works; until the
@@ -87,6 +102,9 @@ type Process struct {
 	Scheduler       *Scheduler
 	IOPriority      *IOPriority
 	CPUAffinity     string
+	AppArmorProfile string
+	SelinuxLabel    string
+	SeccompNotify   SeccompHandler `json:"-"`
 
 	live *liveProcess // nil until it has been started
 

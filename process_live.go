@@ -24,6 +24,7 @@ type liveProcess struct {
 	ended  chan struct{} // closed when the process has ended
 	kept   chan struct{} // closed when its end has been recorded
 	leave  bool          // Process.LeaveZombie
+	guard  *guard        // nil for a process that is not the user's
 	status syscall.WaitStatus
 	rusage unix.Rusage
 	end    time.Time
@@ -92,18 +93,6 @@ func (l *liveProcess) reap() error {
 	return err
 }
 
-// watch makes an end of ctx the end of the process: the stop signal, the grace, SIGKILL.
-func (l *liveProcess) watch(ctx context.Context, sig syscall.Signal, grace time.Duration) {
-	if ctx.Done() == nil {
-		return
-	}
-	select {
-	case <-l.ended:
-	case <-ctx.Done():
-		l.stop(context.Background(), sig, grace)
-	}
-}
-
 // stop asks the process to end, and kills it when the grace is over or ctx is done.
 func (l *liveProcess) stop(ctx context.Context, sig syscall.Signal, grace time.Duration) error {
 	if grace > 0 {
@@ -132,6 +121,9 @@ func (l *liveProcess) signal(sig syscall.Signal) error {
 	case <-l.ended:
 		return ErrNotRunning
 	default:
+	}
+	if sig == unix.SIGKILL && l.guard != nil {
+		l.guard.wasKilled.Store(true)
 	}
 	return sendTo(l.pidfd, sig)
 }

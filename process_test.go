@@ -182,7 +182,7 @@ func TestProcessHandle(t *testing.T) {
 func TestProcessTimes(t *testing.T) {
 	leak.Check(t)
 	cfg, _ := lifeConfig(t)
-	p := lifeSh(`i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done`)
+	p := lifeSh(`i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done`) // for more than a few ticks, of which each counts for the program or for the kernel
 	if err := lifeStart(t, cfg, p).Wait(); err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -43,8 +44,8 @@ type imageSource interface {
 // that are being fetched by others, also in other processes, are waited for.
 //
 // Errors are of type [*Error] and wrap ErrImageNotFound, ErrUnauthorized, ErrNoPlatform, ErrDigestMismatch,
-// ErrInvalidImage or ErrLimit where that is the reason. When ctx is done, Pull stops, leaves no
-// goroutine, and the store as it was, but for layers that were complete.
+// ErrInvalidImage or ErrLimit where that is the reason, and ErrLocked when ctx was done while another process fetched a layer.
+// When ctx is done, Pull stops, leaves no goroutine, and the store as it was, but for layers that were complete.
 func (s *Store) Pull(ctx context.Context, ref string, opt *PullOptions) (*Image, error) {
 	img, err := s.pull(ctx, ref, opt)
 	if err != nil {
@@ -266,7 +267,8 @@ func (p *pullJob) document(ctx context.Context, src imageSource, d descriptor, l
 
 // layers brings all layers in, several at a time, the largest first.
 func (p *pullJob) layers(ctx context.Context, src imageSource, m *manifest, c *configFile) ([]*layerMeta, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
+	outer := ctx
+	ctx, cancel := context.WithCancelCause(outer)
 	defer cancel(nil)
 	metas := make([]*layerMeta, len(m.Layers))
 	first := map[digest]int{} // layers may come twice
@@ -288,6 +290,7 @@ func (p *pullJob) layers(ctx context.Context, src imageSource, m *manifest, c *c
 	}
 	close(work)
 	var workers sync.WaitGroup
+	var locked atomic.Pointer[error] // of who was called off while others had a layer
 	for range min(p.opt.Jobs, len(order)) {
 		workers.Go(func() {
 			for i := range work {
@@ -297,7 +300,11 @@ func (p *pullJob) layers(ctx context.Context, src imageSource, m *manifest, c *c
 				l := &layerJob{pullJob: p, blob: m.Layers[i], diffID: c.RootFS.DiffIDs[i], index: i, count: len(m.Layers)}
 				meta, err := l.run(ctx, src)
 				if err != nil {
-					cancel(fmt.Errorf("layer %d of %d (%s): %w", i+1, len(m.Layers), l.diffID.short(), err))
+					err = fmt.Errorf("layer %d of %d (%s): %w", i+1, len(m.Layers), l.diffID.short(), err)
+					if errors.Is(err, ErrLocked) {
+						locked.Store(&err)
+					}
+					cancel(err)
 					return
 				}
 				metas[i] = meta
@@ -306,6 +313,9 @@ func (p *pullJob) layers(ctx context.Context, src imageSource, m *manifest, c *c
 	}
 	workers.Wait()
 	if ctx.Err() != nil {
+		if busy := locked.Load(); busy != nil && outer.Err() != nil {
+			return nil, *busy
+		}
 		return nil, context.Cause(ctx)
 	}
 	for i, id := range c.RootFS.DiffIDs {

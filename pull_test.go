@@ -8,10 +8,13 @@ import (
 	"math/rand"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"example.com/container/internal/leak"
 )
 
 func unixTime(sec int64) time.Time { return time.Unix(sec, 0) }
@@ -174,7 +177,7 @@ func TestImagePullErrors(t *testing.T) {
 					t.Errorf("error %q does not say %q", err, text)
 				}
 			}
-			if time.Since(start) > 10*time.Second {
+			if time.Since(start) > 30*time.Second {
 				t.Errorf("took %v", time.Since(start))
 			}
 			imageStoreEmpty(t, s)
@@ -308,6 +311,32 @@ func TestImageCancel(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 	imageStoreEmpty(t, s)
+}
+
+// Who waits for another process that fetches a layer, and is stopped, is called off by the context, told who it is, and leaves nothing.
+func TestImageLocked(t *testing.T) {
+	leak.Check(t)
+	g := newImageRegistry(t)
+	layer := imageTar(t, imageFile("f", "1"))
+	g.add("v1", g.build(nil, layer))
+	s := imageStore(t, nil)
+	lock := filepath.Join(s.Dir(), "locks", strings.TrimPrefix(imageDigest(layer), "sha256:"))
+	pid, end := holdLock(t, lock)
+	ctx, cancel := context.WithCancel(t.Context())
+	_, err := s.Pull(ctx, g.ref("v1"), &PullOptions{Progress: func(p PullProgress) {
+		if p.Phase == PhaseWaiting {
+			cancel()
+		}
+	}})
+	wantLocked(t, err, lock, pid)
+	if !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	imageStoreEmpty(t, s)
+	end()
+	if _, err := s.Pull(t.Context(), g.ref("v1"), nil); err != nil {
+		t.Error(err)
+	}
 }
 
 // Two pulls of the same image at the same time fetch each layer once.

@@ -35,6 +35,10 @@ func (pl *plan) stepInit() error {
 	pid := pl.Call(unix.SYS_CLONE, launch.Arg(unix.SIGCHLD)).Case(0, child).Result()
 
 	pl.Call(unix.SYS_PRCTL, unix.PR_SET_NAME, pl.Str(reaperName))
+	walled := pl.buildWall(false)
+	if pl.keepsAdmin() {
+		pl.capset(pl.launcherCaps()) // which it needs no more
+	}
 	pl.Call(unix.SYS_CLOSE_RANGE, 0, 1<<32-1, 0)
 	// Exec finds the namespaces through process 1, which an ordinary user may look into only if it is dumpable, as
 	// any other init is. Not before the socket to the caller is closed, and the child, which has it until
@@ -61,7 +65,11 @@ func (pl *plan) stepInit() error {
 	pl.Here(killed)
 	pl.Exit(pl.Sub(status, -128).Result())
 
+	if walled {
+		pl.walls[len(pl.walls)-1].to = pl.Len()
+	}
 	pl.Here(child)
+	pl.Step("init", "")
 	// When the caller hears that the program runs, the reaper must be as it stays.
 	ready := pl.Label()
 	pl.Here(ready)

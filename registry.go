@@ -62,6 +62,11 @@ func newRegistrySource(ref string, opt *PullOptions) (*registrySource, error) {
 			return nil, err
 		}
 	}
+	for part := range strings.SplitSeq(r.Context().RepositoryStr()+"/"+r.Identifier(), "/") {
+		if part == "" || part == "." || part == ".." { // it would be another place of the registry that gets the credentials
+			return nil, fmt.Errorf("%w: %q has a component or a tag %q", ErrInvalidImage, ref, part)
+		}
+	}
 	s := &registrySource{ref: r, keychain: opt.Keychain, log: opt.Logger}
 	if s.keychain == nil {
 		s.keychain = authn.NewMultiKeychain() // anonymous
@@ -327,6 +332,9 @@ func (s *registrySource) explain(err error) error {
 	var u *url.Error
 	if errors.As(err, &u) {
 		err = u.Err
+	}
+	if strings.Contains(err.Error(), "no token in bearer response") { // and then the response, with whatever tokens it has
+		err = errors.New("its token server has answered without a token")
 	}
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, ErrUnauthorized):

@@ -146,25 +146,12 @@ func (g *registryGuard) dial(ctx context.Context, network, addr string) (net.Con
 			g.mu.Unlock()
 			return nil
 		}
-		if !private || ap.Addr().IsLinkLocalUnicast() {
+		if !private || isMetadata(ap.Addr()) {
 			return fmt.Errorf("%w: %s is %s", errBlockedAddress, host, ap.Addr())
 		}
 		return nil
 	}
 	return d.DialContext(ctx, network, addr)
-}
-
-func isPrivate(a netip.Addr) bool {
-	a = a.Unmap()
-	return a.IsLoopback() || a.IsPrivate() || a.IsLinkLocalUnicast() || a.IsUnspecified()
-}
-
-func isLoopback(host string) bool {
-	if host == "localhost" {
-		return true
-	}
-	a, err := netip.ParseAddr(host)
-	return err == nil && a.Unmap().IsLoopback()
 }
 
 // patientTransport repeats requests without a body that failed for reasons that pass.

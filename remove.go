@@ -65,5 +65,5 @@ func openForRemoval(dirFD int, name string) (int, error) {
 			return -1, err
 		}
 	}
-	return unix.Openat(path, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	return openRetry(func() (int, error) { return unix.Openat(path, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0) })
 }

@@ -31,11 +31,22 @@ func (pl *plan) resolveProcess() error {
 		return err
 	}
 
+	if err := pl.resolveLabels(); err != nil {
+		return err
+	}
 	if err := pl.resolveUser(); err != nil {
 		return err
 	}
 	pl.env = pl.environment()
-	return nil
+	if pl.profile, err = pl.cfg.resolveProfile(); err != nil {
+		return err
+	}
+	if pl.profile != nil {
+		if pl.filter, err = pl.profile.compile(caps.bounding); err != nil {
+			return err
+		}
+	}
+	return pl.resolveListener()
 }
 
 // resolveUserNamespace chooses the maps and the way they get written.

@@ -4,7 +4,6 @@ package container
 
 import (
 	"context"
-	"os"
 	"path"
 	"strconv"
 
@@ -42,13 +41,11 @@ func (pl *plan) cloneRoot() error {
 	if r.Dir == "" || r.Dir == "/" || r.access() == CopyOnWrite {
 		return nil
 	}
-	info, err := os.Stat(r.Dir)
-	if err == nil && !info.IsDir() {
-		err = unix.ENOTDIR
-	}
+	st, err := topLayer([]string{r.Dir})
 	if err != nil {
-		return rootError(r.Dir, err)
+		return err
 	}
+	pl.rootDir = fileID{uint64(st.Dev), st.Ino}
 	pl.Step("root", r.Dir)
 	if pl.root, err = pl.hostTree(r.Dir, true); err != nil {
 		return rootError(r.Dir, err)

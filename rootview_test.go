@@ -160,7 +160,7 @@ func TestCVE_2024_9676(t *testing.T) {
 			if !errors.Is(err, want) || err != nil && !errors.As(err, &e) {
 				t.Errorf("%s: %s: %q, %v; want %v", kind, path, b, err, want)
 			}
-			if d := time.Since(start); d > 5*time.Second { // it would hang, or read gigabytes
+			if d := time.Since(start); d > 30*time.Second { // it would hang, or read gigabytes
 				t.Errorf("%s: %s took %v", kind, path, d)
 			}
 		}
@@ -182,12 +182,10 @@ func TestRootViewHostileLinks(t *testing.T) {
 	if !errors.Is(err, unix.ELOOP) {
 		t.Errorf("got %v", err)
 	}
-	if d := time.Since(start); d > 5*time.Second { // it would hang, or read gigabytes
+	if d := time.Since(start); d > 30*time.Second { // it would hang, or read gigabytes
 		t.Errorf("took %v", d)
 	}
-	if after := pureOpenFiles(t); after != before {
-		t.Errorf("%d descriptors before, %d after", before, after)
-	}
+	pureNoMoreFiles(t, before)
 }
 
 func pureOpenFiles(t testing.TB) int {
@@ -197,6 +195,19 @@ func pureOpenFiles(t testing.TB) int {
 		t.Fatal(err)
 	}
 	return len(files)
+}
+
+// pureNoMoreFiles demands that there are no more than before. There may be less: tests before this one may have left some to a
+// goroutine, or to the garbage collector.
+func pureNoMoreFiles(t testing.TB, before int) {
+	t.Helper()
+	after := pureOpenFiles(t)
+	for deadline := time.Now().Add(10 * time.Second); after > before && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		after = pureOpenFiles(t)
+	}
+	if after > before {
+		t.Errorf("%d descriptors before, %d after", before, after)
+	}
 }
 
 func TestRootViewLstat(t *testing.T) {
@@ -229,9 +240,7 @@ func TestOpenRootViewErrors(t *testing.T) {
 			v.close()
 		}
 	}
-	if after := pureOpenFiles(t); after != before {
-		t.Errorf("%d descriptors before, %d after", before, after)
-	}
+	pureNoMoreFiles(t, before)
 }
 
 // The kernel's overlayfs is the oracle: random layers, every path, same answer. The mount is

@@ -92,7 +92,7 @@ func TestTooManyFiles(t *testing.T) {
 			if err := cmd.Run(); err != nil {
 				t.Errorf("%v: %s", err, out)
 			}
-			if took := time.Since(began); took > 20*time.Second {
+			if took := time.Since(began); took > time.Minute {
 				t.Errorf("it took %v", took)
 			}
 			crashNoProcess(t)
@@ -113,8 +113,14 @@ func TestNoSpace(t *testing.T) {
 			} {
 				worked := 0
 				for n := row.from; n <= row.to; n += row.step {
-					if noSpaceLife(t, kinds[name], fmt.Sprintf(option, n)) {
+					some, took := noSpaceLife(t, kinds[name], fmt.Sprintf(option, n))
+					if some {
 						worked++
+					}
+					if took > crashSoon && !t.Failed() { // see crashAt
+						if _, again := noSpaceLife(t, kinds[name], fmt.Sprintf(option, n)); again > crashSoon {
+							t.Errorf("%s: Destroy took %v, and then %v", fmt.Sprintf(option, n), took, again)
+						}
 					}
 					if t.Failed() {
 						return
@@ -128,7 +134,8 @@ func TestNoSpace(t *testing.T) {
 	})
 }
 
-func noSpaceLife(t *testing.T, cfg Config, options string) (worked bool) {
+// noSpaceLife also returns how long Destroy took.
+func noSpaceLife(t *testing.T, cfg Config, options string) (worked bool, took time.Duration) {
 	t.Helper()
 	dir := t.TempDir()
 	if err := unix.Mount("none", dir, "tmpfs", 0, options); err != nil {
@@ -147,7 +154,7 @@ func noSpaceLife(t *testing.T, cfg Config, options string) (worked bool) {
 		if left, _ := os.ReadDir(dir); len(left) > 0 {
 			t.Errorf("%s: a New that fails leaves %v", options, left)
 		}
-		return false
+		return false, 0
 	}
 	before, _ := os.ReadDir(c.record.dir)
 	if full(c.Create(context.Background(), crashProcess())) {
@@ -166,12 +173,12 @@ func noSpaceLife(t *testing.T, cfg Config, options string) (worked bool) {
 	}
 	began := time.Now()
 	err = createLoaded(t, c).Destroy()
-	if took := time.Since(began); err != nil || took > 2*time.Second {
+	if took = time.Since(began); err != nil {
 		t.Errorf("%s: Destroy: %v after %v", options, err, took)
 	}
 	c.Wait()
 	if _, err := os.Lstat(c.record.dir); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("%s: the record is still there: %v", options, err)
 	}
-	return worked
+	return worked, took
 }

@@ -25,7 +25,7 @@ func (s signalSink) next(t testing.TB) syscall.Signal {
 	select {
 	case sig := <-s:
 		return sig
-	case <-time.After(5 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("no signal")
 		return 0
 	}

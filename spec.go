@@ -52,15 +52,19 @@ func ReadSpec(bundle string) (*specs.Spec, error) {
 //   - /dev always is a tmpfs of its own with pts, shm and the default devices; a tmpfs on /dev sets the
 //     options of that one. Type "cgroup" is a cgroup2.
 //   - A bind without an option of propagation is private.
-//   - linux.resources.devices is held by [Config.DevicesOnly], with its conditions, and without a device cgroup:
-//     rules may deny everything but linux.devices and the default devices, and nothing less. A rule that
-//     allows gives no node.
+//   - linux.resources is as in [ResourcesFromSpec], but that what is so anyway in a new cgroup asks for nothing: -1, an idle of 0; and a
+//     pids.limit of 0 before version 1.3.
+//   - linux.resources.devices becomes [Resources].Devices, unless it allows everything. What no rule is about is denied; the
+//     rules of [DefaultDeviceRules] are added if they are missing. A caller who is not root of the host goes on with [Config.LimitDevicesByMounts].
+//   - linux.cgroupsPath of the form "slice:prefix:name" is a scope "prefix-name.scope" of systemd's, an absolute path is one in the
+//     tree of cgroups, a relative one is below the usual parent. With neither it nor a limit there is no cgroup.
+//   - A container that mounts type cgroup at /sys/fs/cgroup without "ro", in a new cgroup namespace, owns its cgroup.
 //   - PATH and HOME are added to process.env if they are missing.
 func FromSpec(spec *specs.Spec, bundle string) (Config, *Process, error) {
 	s := &fromSpec{spec: spec, bundle: bundle}
 	for _, f := range []func(*fromSpec){
 		(*fromSpec).version, (*fromSpec).platforms, (*fromSpec).names, (*fromSpec).hooks,
-		(*fromSpec).linux, (*fromSpec).root, (*fromSpec).process, (*fromSpec).mounts, (*fromSpec).devices,
+		(*fromSpec).linux, (*fromSpec).root, (*fromSpec).process, (*fromSpec).mounts, (*fromSpec).devices, (*fromSpec).resources,
 	} {
 		f(s)
 	}
@@ -77,13 +81,6 @@ type fromSpec struct {
 	cfg    Config
 	proc   *Process
 	errs   fieldErrors
-}
-
-// refuse complains about each field below v that asks for something.
-func (s *fromSpec) refuse(name string, v any, why string) {
-	for _, field := range asked(name, v) {
-		s.errs.addf(field, "%s", why)
-	}
 }
 
 func (s *fromSpec) version() {

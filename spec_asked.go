@@ -14,9 +14,7 @@ var zeroCounts = []string{"linux.resources.memory.swappiness"}
 
 // unlimited are those of which -1 asks for what is the case where nobody limits anything.
 var unlimited = []string{
-	"linux.resources.memory.limit", "linux.resources.memory.reservation", "linux.resources.memory.swap",
 	"linux.resources.memory.kernel", "linux.resources.memory.kernelTCP",
-	"linux.resources.cpu.quota", "linux.resources.pids.limit",
 }
 
 // asked returns the names of the fields below v, whose own name is name, that ask for something. Zero

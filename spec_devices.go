@@ -3,12 +3,11 @@ package container
 import (
 	"os"
 	"slices"
-	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// This file translates the devices of an OCI specification: the nodes, and the rules about all others.
+// This file translates the devices of an OCI specification: the nodes. The rules are in spec_device_rules.go.
 
 func (s *fromSpec) devices() {
 	if s.cfg.Namespaces.NewMnt {
@@ -22,24 +21,7 @@ func (s *fromSpec) devices() {
 		s.cfg.Devices = slices.DeleteFunc(s.cfg.Devices, func(other Device) bool { return other.Path == d.Path })
 		s.cfg.Devices = append(s.cfg.Devices, d)
 	}
-	if s.spec.Linux.Resources == nil {
-		return
-	}
-	rules := s.spec.Linux.Resources.Devices
-	if s.cfg.DevicesOnly = s.denies(rules); !s.cfg.DevicesOnly {
-		return
-	}
-	for i, d := range s.spec.Linux.Devices {
-		if a := access(rules, d.Type, d.Major, d.Minor); !strings.Contains(a, "r") || !strings.Contains(a, "w") {
-			s.errs.addf("linux.resources.devices", "%s is a device of linux.devices[%d], and the rules do not let it be both read and written: that needs a device cgroup, which is not made yet", d.Path, i)
-		}
-	}
-	for i := range s.cfg.Mounts {
-		s.cfg.Mounts[i].ClearFlags &^= NoDev // a rule is above an option
-	}
-	for _, err := range checkDevicesOnly(&s.cfg) {
-		s.errs.add(&FieldError{Field: "linux.resources.devices", Problem: "cannot be held without a device cgroup, which is not made yet", Err: err})
-	}
+	s.deviceRules()
 }
 
 func (s *fromSpec) device(i int, in specs.LinuxDevice) Device {
@@ -78,59 +60,6 @@ func (s *fromSpec) device(i int, in specs.LinuxDevice) Device {
 	return d
 }
 
-// denies tells whether rules leave any device denied. Before the first rule none is.
-func (s *fromSpec) denies(rules []specs.LinuxDeviceCgroup) bool {
-	denied := false
-	for i, r := range rules {
-		list := "linux.resources.devices"
-		if !slices.Contains([]string{"", "a", "b", "c"}, r.Type) {
-			s.errs.addf(specField(list, i, "type"), "%q is unknown; one of a, b, c", r.Type)
-		}
-		if strings.Trim(r.Access, "rwm") != "" {
-			s.errs.addf(specField(list, i, "access"), "%q is unknown; any of r, w, m", r.Access)
-		}
-		if !r.Allow {
-			denied = true
-		} else if (r.Type == "" || r.Type == "a") && wildcard(r.Major) && wildcard(r.Minor) && ruleAccess(r) == "rwm" {
-			denied = false
-		}
-	}
-	return denied
-}
-
-// access is what rules leave of "rwm" for a device; the last rule about each letter counts.
-func access(rules []specs.LinuxDeviceCgroup, typ string, major, minor int64) string {
-	left := "rwm"
-	for _, r := range rules {
-		if r.Type != "" && r.Type != "a" && (r.Type == "b") != (typ == "b") ||
-			!wildcard(r.Major) && *r.Major != major || !wildcard(r.Minor) && *r.Minor != minor {
-			continue
-		}
-		for _, letter := range ruleAccess(r) {
-			left = strings.ReplaceAll(left, string(letter), "")
-			if r.Allow {
-				left += string(letter)
-			}
-		}
-	}
-	return left
-}
-
-func ruleAccess(r specs.LinuxDeviceCgroup) string {
-	if r.Access == "" {
-		return "rwm"
-	}
-	var b strings.Builder
-	for _, letter := range "rwm" {
-		if strings.ContainsRune(r.Access, letter) {
-			b.WriteRune(letter)
-		}
-	}
-	return b.String()
-}
-
-func wildcard(n *int64) bool { return n == nil || *n < 0 }
-
 func (t *toSpec) devices() {
 	list := t.cfg.devices()
 	for _, d := range DefaultDevices() {
@@ -138,15 +67,9 @@ func (t *toSpec) devices() {
 			t.errs.addf("Devices", "every container of the specification has %s; add it", d.Path)
 		}
 	}
-	if t.cfg.DevicesOnly {
-		t.spec.Linux.Resources = &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Access: "rwm"}}}
-	}
+	t.deviceRules()
 	for _, d := range list {
 		major, minor := int64(d.Major), int64(d.Minor)
-		if t.cfg.DevicesOnly {
-			rules := &t.spec.Linux.Resources.Devices
-			*rules = append(*rules, specs.LinuxDeviceCgroup{Allow: true, Type: string(d.Type), Major: &major, Minor: &minor, Access: "rwm"})
-		}
 		if slices.Contains(DefaultDevices(), d) {
 			continue
 		}

@@ -14,8 +14,8 @@ import (
 // user namespace are those of the calling user.
 //
 // All complaints about what the specification has no word for are returned at once, each a *FieldError: a
-// copy-on-write root, users by name, Seccomp, DieWithParent and what else is about this package's own
-// handling. Streams, Logger and Bundle are left out.
+// copy-on-write root, users by name, Network but for NetDevices, DieWithParent and what else is about this package's own
+// handling. Streams, Logger, Bundle and SeccompNotify are left out. The rules of Seccomp are those for the process on this host. DevicesOnly becomes rules, which FromSpec makes Resources.Devices of.
 func ToSpec(cfg Config, p *Process) (*specs.Spec, error) {
 	t := &toSpec{cfg: &cfg, spec: &specs.Spec{
 		Version:    specs.Version,
@@ -29,9 +29,12 @@ func ToSpec(cfg Config, p *Process) (*specs.Spec, error) {
 	t.wordless()
 	t.root()
 	t.linux()
+	t.network()
+	t.seccomp(p)
 	t.hooks()
 	t.process(p)
 	t.mounts()
+	t.resources()
 	t.devices()
 	if err := t.errs.join(); err != nil {
 		return nil, err
@@ -53,7 +56,8 @@ func (t *toSpec) wordless() {
 		field string
 		set   bool
 	}{
-		{"Seccomp", cfg.Seccomp != nil},
+		{"AppArmorStack", cfg.AppArmorStack},
+		{"Landlock", cfg.Landlock != nil},
 		{"CPUAffinity", cfg.CPUAffinity != ""},
 		{"HostKeyring", cfg.HostKeyring},
 		{"DieWithParent", cfg.DieWithParent},

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/container/internal/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -39,8 +40,8 @@ func ociFull() (Config, *Process) {
 	cfg := Config{
 		Root: Root{Dir: "/bundle/root", Access: ReadOnly, Propagation: RSlave},
 		Namespaces: Namespaces{
-			NewCgroup: true, NewIPC: true, NewMnt: true, NewPID: true, NewUser: true, NewUTS: true, NewTime: true,
-			Join: map[NamespaceKind]string{NetworkNamespace: "/run/netns/x"},
+			NewCgroup: true, NewNet: true, NewMnt: true, NewPID: true, NewUser: true, NewUTS: true, NewTime: true,
+			Join: map[NamespaceKind]string{IPCNamespace: "/run/ipcns/x"},
 		},
 		UidMappings: []IDMap{pureMap(0, 100000, 65536)}, GidMappings: []IDMap{pureMap(0, 1000, 1), pureMap(1, 100000, 10)},
 		TimeOffsets: TimeOffsets{Monotonic: -1500 * time.Millisecond, Boottime: time.Hour},
@@ -58,15 +59,27 @@ func ociFull() (Config, *Process) {
 			{Type: "bind", Source: "/d", Target: "/d", Flags: Recursive, UidMappings: []IDMap{pureMap(0, 5, 1)}, GidMappings: []IDMap{pureMap(0, 5, 1)}},
 			{Type: "tmpfs", Source: "tmpfs", Target: "/t", CopyUp: true, Data: "size=1m,mode=1777"},
 		},
-		Devices:     append(DefaultDevices(), Device{Path: "/dev/fuse", Type: 'c', Major: 10, Minor: 229, Mode: 0o640, Uid: 3, Gid: 4}, Device{Path: "/dev/disk", Type: 'b', Major: 8}),
-		DevicesOnly: true,
-		MaskPaths:   []string{"/proc/kcore"}, ReadonlyPaths: []string{"/proc/sys"},
+		Devices:   append(DefaultDevices(), Device{Path: "/dev/fuse", Type: 'c', Major: 10, Minor: 229, Mode: 0o640, Uid: 3, Gid: 4}, Device{Path: "/dev/disk", Type: 'b', Major: 8}),
+		MaskPaths: []string{"/proc/kcore"}, ReadonlyPaths: []string{"/proc/sys"},
 		Sysctl:          map[string]string{"kernel.sem": "1 2 3 4"},
 		Capabilities:    &Capabilities{Bounding: []string{"CAP_KILL"}, Permitted: []string{"CAP_KILL"}, Inheritable: []string{"CAP_KILL"}, Ambient: []string{"CAP_KILL"}},
 		NoNewPrivileges: true,
-		Rlimits:         []Rlimit{{"RLIMIT_NOFILE", 10, RlimInfinity}},
-		Umask:           &umask, OomScoreAdj: &adj,
+		Seccomp: &SeccompProfile{
+			DefaultAction: SeccompErrno, DefaultErrno: new(uint(5)), Architectures: []string{archPrefix + string(seccomp.Native())},
+			Flags: []string{"SECCOMP_FILTER_FLAG_LOG"}, ListenerPath: "/run/agent", ListenerMetadata: "m",
+			Syscalls: []SeccompRule{
+				{Names: []string{"execve", "read"}, Action: SeccompAllow},
+				{Names: []string{"clone"}, Action: SeccompNotify, Args: []SeccompArg{{Index: 0, Value: 6, ValueTwo: 2, Op: SeccompMaskedEqual}}},
+				{Names: []string{"mkdir"}, Action: SeccompTrace, Errno: new(uint(7)), Args: []SeccompArg{{Index: 5, Value: 1 << 40, Op: SeccompGreater}}},
+			},
+		},
+		AppArmorProfile: "container-default", SelinuxLabel: "system_u:system_r:container_t:s0:c1,c2", MountLabel: "system_u:object_r:container_file_t:s0",
+		Rlimits: []Rlimit{{"RLIMIT_NOFILE", 10, RlimInfinity}},
+		Umask:   &umask, OomScoreAdj: &adj,
+		Network:     &NetworkConfig{KeepFiles: true, NetDevices: map[string]NetDevice{"eth7": {"seven"}, "eth8": {}}},
 		Personality: &Personality{"LINUX32"},
+		Resources:   ociResources(),
+		Cgroup:      &CgroupConfig{Manager: CgroupFS, Path: "/a/b"},
 		Scheduler:   &Scheduler{Policy: "SCHED_RR", Priority: 3, ResetOnFork: true},
 		IOPriority:  &IOPriority{"IOPRIO_CLASS_BE", 3},
 		Hooks: &Hooks{
@@ -93,7 +106,7 @@ func TestOCIRoundTrip(t *testing.T) {
 		}
 	}
 	check("full", full, p)
-	for _, field := range []string{"TimeOffsets", "Hostname", "Domainname", "DevicesOnly", "MaskPaths", "ReadonlyPaths", "Sysctl", "NoNewPrivileges", "Rlimits", "Umask", "OomScoreAdj", "Personality", "Scheduler", "IOPriority", "Hooks", "Bundle", "Annotations"} {
+	for _, field := range []string{"TimeOffsets", "Hostname", "Domainname", "MaskPaths", "ReadonlyPaths", "Sysctl", "NoNewPrivileges", "Seccomp", "Rlimits", "Umask", "OomScoreAdj", "Personality", "Scheduler", "IOPriority", "Hooks", "Bundle", "Annotations", "Resources", "Cgroup", "AppArmorProfile", "SelinuxLabel", "MountLabel", "Network"} {
 		cfg, _ := ociFull()
 		reflect.ValueOf(&cfg).Elem().FieldByName(field).SetZero()
 		check("without "+field, cfg, p)
@@ -120,8 +133,14 @@ func TestOCIDefaults(t *testing.T) {
 
 func TestOCIWordless(t *testing.T) {
 	for field, change := range map[string]func(*Config, *Process){
-		"Root":          func(c *Config, p *Process) { c.Root = HostRoot },
-		"Seccomp":       func(c *Config, p *Process) { c.Seccomp = &SeccompProfile{} },
+		"Root":                  func(c *Config, p *Process) { c.Root = HostRoot },
+		"Seccomp.DefaultAction": func(c *Config, p *Process) { c.Seccomp = &SeccompProfile{} },
+		"Seccomp.Syscalls[3]": func(c *Config, p *Process) {
+			c.Seccomp.Syscalls = append(c.Seccomp.Syscalls, SeccompRule{Names: []string{"clone"}, Action: SeccompAllow})
+		},
+		"AppArmorStack": func(c *Config, p *Process) { c.AppArmorStack = true },
+		"Network":       func(c *Config, p *Process) { c.Network.Mode = NetworkModeEgress },
+		"Landlock":      func(c *Config, p *Process) { c.Landlock = &Landlock{NoSignals: true} },
 		"CPUAffinity":   func(c *Config, p *Process) { p.CPUAffinity = "0" },
 		"HostKeyring":   func(c *Config, p *Process) { c.HostKeyring = true },
 		"DieWithParent": func(c *Config, p *Process) { c.DieWithParent = true },
@@ -152,7 +171,7 @@ func TestOCIWordless(t *testing.T) {
 
 // Every field of a Config is in the specification, or is known not to be.
 func TestOCIConfigFields(t *testing.T) {
-	elsewhere := []string{"Seccomp", "CPUAffinity", "HostKeyring", "DieWithParent", "Detached", "Init", "StopSignal", "StopTimeout", "Logger"}
+	elsewhere := []string{"Cgroup", "DevicesOnly", "SeccompNotify", "AppArmorStack", "Landlock", "CPUAffinity", "HostKeyring", "DieWithParent", "Detached", "Init", "StopSignal", "StopTimeout", "Logger"}
 	cfg, _ := ociFull()
 	v := reflect.ValueOf(cfg)
 	for i := range v.NumField() {
@@ -178,6 +197,15 @@ func FuzzFromSpec(f *testing.F) {
 		f.Add(text)
 	}
 	f.Add([]byte(`{"ociVersion":"1.1.0","root":{"path":""},"mounts":[{"destination":"../x","options":["rbind","rro","idmap"]}],"linux":{"namespaces":[{"type":"mount"},{"type":"user"}],"devices":[{"type":"b","path":"null","fileMode":4096}],"resources":{"devices":[{"access":"x"}]}}}`))
+	for _, in := range []string{
+		`{"devices":[{"access":"rwm"},{"allow":true,"type":"c","major":10,"access":"r"}],"pids":{"limit":0},"memory":{"limit":5,"swap":7,"reservation":-1,"checkBeforeUpdate":true}}`,
+		`{"unified":{"memory.high":"max","io.weight":"default 5\n8:0 7","io.latency":"8:0 target=3","misc.max":"sev 1","hugetlb.2MB.max":"5"},"rdma":{"a":{"hcaHandles":4294967295}}}`,
+		`{"cpu":{"shares":77,"period":5000,"burst":0,"idle":0},"blockIO":{"weight":11,"weightDevice":[{"major":8,"weight":12}],"throttleReadBpsDevice":[{"major":8,"rate":0}]},"hugepageLimits":[{"pageSize":"2MB","limit":18446744073709551615}]}`,
+	} {
+		for _, place := range []string{"/a", "a.slice:b:c", "a"} {
+			f.Add([]byte(`{"ociVersion":"1.3.0","root":{"path":"r"},"linux":{"namespaces":[{"type":"mount"}],"cgroupsPath":"` + place + `","devices":[{"path":"/dev/fuse","type":"c","major":10,"minor":229}],"resources":` + in + `}}`))
+		}
+	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		spec := new(specs.Spec)
 		if json.Unmarshal(text, spec) != nil {

@@ -17,9 +17,7 @@ var (
 )
 
 func (s *fromSpec) mounts() {
-	if s.spec.Linux.MountLabel != "" {
-		s.errs.addf("linux.mountLabel", "SELinux labels are not applied yet; leave it out")
-	}
+	s.cfg.MountLabel = s.spec.Linux.MountLabel
 	for i, m := range s.spec.Mounts {
 		s.cfg.Mounts = append(s.cfg.Mounts, s.mount(i, m))
 	}

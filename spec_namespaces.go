@@ -47,16 +47,8 @@ func (s *fromSpec) linux() {
 			s.errs.addf("linux.personality.flags", "the specification defines none")
 		}
 	}
-	if in.CgroupsPath != "" {
-		s.errs.addf("linux.cgroupsPath", "cgroups are not made yet; leave it out")
-	}
-	if in.Resources != nil {
-		limits := *in.Resources
-		limits.Devices = nil // see devices
-		s.refuse("linux.resources", limits, "cgroups are not made yet; leave it out")
-	}
 	if in.Seccomp != nil {
-		s.errs.addf("linux.seccomp", "profiles are not compiled yet; leave it out")
+		s.cfg.Seccomp = seccompFromSpec(in.Seccomp)
 	}
 	if in.IntelRdt != nil {
 		s.errs.addf("linux.intelRdt", "is not done here; leave it out")
@@ -64,7 +56,7 @@ func (s *fromSpec) linux() {
 	if in.MemoryPolicy != nil {
 		s.errs.addf("linux.memoryPolicy", "is not done here; leave it out")
 	}
-	s.refuse("linux.netDevices", in.NetDevices, "network devices are not moved yet; leave it out")
+	s.netDevices()
 }
 
 func (s *fromSpec) namespaces() {
@@ -171,6 +163,7 @@ func (t *toSpec) linux() {
 		out.TimeOffsets[clock] = specs.LinuxTimeOffset{Secs: secs, Nanosecs: uint32(offset - time.Duration(secs)*time.Second)}
 	}
 	out.Sysctl = maps.Clone(cfg.Sysctl)
+	out.MountLabel = cfg.MountLabel
 	out.MaskedPaths, out.ReadonlyPaths = slices.Clone(cfg.MaskPaths), slices.Clone(cfg.ReadonlyPaths)
 	if cfg.Personality != nil {
 		out.Personality = &specs.LinuxPersonality{Domain: specs.LinuxPersonalityDomain(cfg.Personality.Domain)}

@@ -34,6 +34,7 @@ func (s *fromSpec) process() {
 		Tty: p.Tty, ConsoleSize: p.ConsoleSize,
 	}
 	s.cfg.Capabilities, s.cfg.NoNewPrivileges, s.cfg.Rlimits = p.Capabilities, *p.NoNewPrivileges, p.Rlimits
+	s.cfg.AppArmorProfile, s.cfg.SelinuxLabel = p.AppArmorProfile, p.SelinuxLabel
 	s.cfg.Umask, s.cfg.OomScoreAdj = p.Umask, p.OomScoreAdj
 	s.cfg.Scheduler, s.cfg.IOPriority = p.Scheduler, p.IOPriority
 }
@@ -48,6 +49,8 @@ func processFromSpec(in *specs.Process, errs *fieldErrors) *Process {
 		Capabilities:    &Capabilities{},
 		OomScoreAdj:     in.OOMScoreAdj,
 		Umask:           in.User.Umask,
+		AppArmorProfile: in.ApparmorProfile,
+		SelinuxLabel:    in.SelinuxLabel,
 	}
 	*p = deepCopy(*p)
 	if !strings.HasPrefix(in.Cwd, "/") {
@@ -61,8 +64,6 @@ func processFromSpec(in *specs.Process, errs *fieldErrors) *Process {
 	}{
 		{"process.user.username", in.User.Username, "is for Windows; use uid and gid"},
 		{"process.commandLine", in.CommandLine, "is for Windows; use args"},
-		{"process.apparmorProfile", in.ApparmorProfile, "AppArmor profiles are not applied yet; leave it out"},
-		{"process.selinuxLabel", in.SelinuxLabel, "SELinux labels are not applied yet; leave it out"},
 	} {
 		if refused.value != "" {
 			errs.addf(refused.field, "%s", refused.why)
@@ -132,6 +133,8 @@ func (t *toSpec) process(p *Process) {
 		NoNewPrivileges: *override(p.NoNewPrivileges, &t.cfg.NoNewPrivileges),
 		OOMScoreAdj:     deepCopy(override(p.OomScoreAdj, t.cfg.OomScoreAdj)),
 	}
+	labels := p.labels(t.cfg)
+	out.ApparmorProfile, out.SelinuxLabel = labels.appArmor, labels.selinux
 	if out.Cwd == "" {
 		out.Cwd = "/"
 	}

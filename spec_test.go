@@ -3,6 +3,7 @@ package container
 import (
 	"encoding/json"
 	"errors"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -63,52 +64,61 @@ func TestOCIMinimal(t *testing.T) {
 
 // ociSamples are values for fields that take not just any.
 var ociSamples = map[string]any{
-	"hooks.prestart[0].path":                "/x",
-	"process.consoleSize":                   specs.Box{Width: 3, Height: 4},
-	"linux.namespaces[0].type":              specs.LinuxNamespaceType("cgroup"),
-	"process.capabilities.ambient":          []string{"CAP_KILL"},
-	"linux.namespaces[0].path":              "/proc/1/ns/cgroup",
-	"linux.rootfsPropagation":               "rslave",
-	"linux.devices[0].type":                 "b",
-	"linux.devices[0].fileMode":             os.FileMode(0o640),
-	"linux.timeOffsets[\"monotonic\"].secs": int64(5),
-	"mounts[0].options":                     []string{"ro"},
-	"mounts[0].type":                        "sysfs",
-	"process.cwd":                           "/sample",
-	"process.scheduler.flags":               []specs.LinuxSchedulerFlag{specs.SchedFlagResetOnFork},
-	"linux.resources.devices":               []specs.LinuxDeviceCgroup{{Access: "rwm"}},
-	"linux.resources.devices[0].allow":      true,
-	"linux.resources.devices[0].access":     "r",
-	"linux.resources.devices[0].type":       "b",
+	"hooks.prestart[0].path":                         "/x",
+	"process.consoleSize":                            specs.Box{Width: 3, Height: 4},
+	"linux.namespaces[0].type":                       specs.LinuxNamespaceType("cgroup"),
+	"process.capabilities.ambient":                   []string{"CAP_KILL"},
+	"linux.namespaces[0].path":                       "/proc/1/ns/cgroup",
+	"linux.rootfsPropagation":                        "rslave",
+	"linux.devices[0].type":                          "b",
+	"linux.devices[0].fileMode":                      os.FileMode(0o640),
+	"linux.timeOffsets[\"monotonic\"].secs":          int64(5),
+	"mounts[0].options":                              []string{"ro"},
+	"mounts[0].type":                                 "sysfs",
+	"process.cwd":                                    "/sample",
+	"process.scheduler.flags":                        []specs.LinuxSchedulerFlag{specs.SchedFlagResetOnFork},
+	"linux.resources.devices":                        []specs.LinuxDeviceCgroup{{Access: "rwm"}},
+	"linux.resources.devices[0].allow":               true,
+	"linux.resources.devices[0].access":              "r",
+	"linux.resources.devices[0].type":                "b",
+	"linux.resources.blockIO.weight":                 uint16(500),
+	"linux.resources.blockIO.weightDevice[0].weight": uint16(500),
+	"linux.resources.cpu.idle":                       int64(1),
+	"linux.resources.memory.limit":                   int64(1 << 20),
 }
 
 // ociIgnored are fields that rightly change nothing, with the reason.
 var ociIgnored = map[string]string{
-	"process.capabilities.ambient":      "it cannot be had without being permitted and inheritable; see TestOCIAmbient",
-	"ociVersion":                        "it is checked; see TestOCIRefused",
-	"process.consoleSize":               "without a terminal the specification demands that it is ignored; see TestOCITerminal",
-	"process.consoleSize.height":        "without a terminal the specification demands that it is ignored",
-	"process.consoleSize.width":         "without a terminal the specification demands that it is ignored",
-	"linux.resources.devices[0].allow":  "one rule that allows leaves nothing denied",
-	"linux.resources.devices[0].type":   "denies in any case; see TestOCIDeviceRules",
-	"linux.resources.devices[0].major":  "denies in any case; see TestOCIDeviceRules",
-	"linux.resources.devices[0].minor":  "denies in any case; see TestOCIDeviceRules",
-	"linux.resources.devices[0].access": "denies in any case; see TestOCIDeviceRules",
+	"process.capabilities.ambient":             "it cannot be had without being permitted and inheritable; see TestOCIAmbient",
+	"ociVersion":                               "it is checked; see TestOCIRefused",
+	"process.consoleSize":                      "without a terminal the specification demands that it is ignored; see TestOCITerminal",
+	"process.consoleSize.height":               "without a terminal the specification demands that it is ignored",
+	"process.consoleSize.width":                "without a terminal the specification demands that it is ignored",
+	"linux.resources.devices[0].allow":         "one rule that allows everything leaves nothing denied",
+	"linux.resources.memory.useHierarchy":      "cgroup v2 has nothing else",
+	"linux.resources.memory.checkBeforeUpdate": "without a limit there is nothing to check; see TestOCILimits",
+	"linux.resources.rdma":                     "a device without limits is not limited; see TestOCILimits",
 }
 
 // ociContainers are lists and maps whose elements the walk looks into, with the one it begins with.
 var ociContainers = map[string]any{
-	"hooks.prestart":          specs.Hook{Path: "/h"},
-	"mounts":                  specs.Mount{Destination: "/m", Type: "tmpfs"},
-	"process.rlimits":         specs.POSIXRlimit{Type: "RLIMIT_CORE"},
-	"linux.namespaces":        specs.LinuxNamespace{Type: "user"},
-	"linux.devices":           specs.LinuxDevice{Path: "/dev/sample", Type: "c"},
-	"linux.timeOffsets":       specs.LinuxTimeOffset{},
-	"linux.resources.devices": specs.LinuxDeviceCgroup{},
-	"linux.uidMappings":       specs.LinuxIDMapping{Size: 1},
-	"linux.gidMappings":       specs.LinuxIDMapping{Size: 1},
-	"mounts[0].uidMappings":   specs.LinuxIDMapping{Size: 1},
-	"mounts[0].gidMappings":   specs.LinuxIDMapping{Size: 1},
+	"hooks.prestart":                                  specs.Hook{Path: "/h"},
+	"mounts":                                          specs.Mount{Destination: "/m", Type: "tmpfs"},
+	"process.rlimits":                                 specs.POSIXRlimit{Type: "RLIMIT_CORE"},
+	"linux.namespaces":                                specs.LinuxNamespace{Type: "user"},
+	"linux.devices":                                   specs.LinuxDevice{Path: "/dev/sample", Type: "c"},
+	"linux.timeOffsets":                               specs.LinuxTimeOffset{},
+	"linux.resources.devices":                         specs.LinuxDeviceCgroup{},
+	"linux.resources.hugepageLimits":                  specs.LinuxHugepageLimit{Pagesize: "2MB", Limit: 1 << 21},
+	"linux.resources.blockIO.weightDevice":            specs.LinuxWeightDevice{Weight: new(uint16(100))},
+	"linux.resources.blockIO.throttleReadBpsDevice":   specs.LinuxThrottleDevice{Rate: 1},
+	"linux.resources.blockIO.throttleWriteBpsDevice":  specs.LinuxThrottleDevice{Rate: 1},
+	"linux.resources.blockIO.throttleReadIOPSDevice":  specs.LinuxThrottleDevice{Rate: 1},
+	"linux.resources.blockIO.throttleWriteIOPSDevice": specs.LinuxThrottleDevice{Rate: 1},
+	"linux.uidMappings":                               specs.LinuxIDMapping{Size: 1},
+	"linux.gidMappings":                               specs.LinuxIDMapping{Size: 1},
+	"mounts[0].uidMappings":                           specs.LinuxIDMapping{Size: 1},
+	"mounts[0].gidMappings":                           specs.LinuxIDMapping{Size: 1},
 }
 
 // Every field of the specification changes what comes of it, or is refused by its name. A field that a
@@ -168,7 +178,11 @@ func TestOCIEveryField(t *testing.T) {
 		case reflect.Struct:
 			for i := range typ.NumField() {
 				field, _, _ := strings.Cut(typ.Field(i).Tag.Get("json"), ",")
-				walk(strings.TrimPrefix(name+"."+field, "."), typ.Field(i).Type, func(s *specs.Spec) reflect.Value { return of(s).Field(i) })
+				field = name + "." + field
+				if typ.Field(i).Anonymous {
+					field = name
+				}
+				walk(strings.TrimPrefix(field, "."), typ.Field(i).Type, func(s *specs.Spec) reflect.Value { return of(s).Field(i) })
 			}
 		case reflect.Slice:
 			if first, ok := ociContainers[name]; ok {
@@ -241,9 +255,17 @@ func TestOCIRefused(t *testing.T) {
 		change func(*specs.Spec)
 		field  string
 	}{
-		"no version":         {func(s *specs.Spec) { s.Version = "" }, "ociVersion"},
-		"old version":        {func(s *specs.Spec) { s.Version = "0.9.0" }, "ociVersion"},
-		"new version":        {func(s *specs.Spec) { s.Version = "2.0.0" }, "ociVersion"},
+		"no version":  {func(s *specs.Spec) { s.Version = "" }, "ociVersion"},
+		"old version": {func(s *specs.Spec) { s.Version = "0.9.0" }, "ociVersion"},
+		"new version": {func(s *specs.Spec) { s.Version = "2.0.0" }, "ociVersion"},
+		"devices into a network of others": {func(s *specs.Spec) {
+			for i := range s.Linux.Namespaces {
+				if s.Linux.Namespaces[i].Type == specs.NetworkNamespace {
+					s.Linux.Namespaces[i].Path = "/run/netns/x"
+				}
+			}
+			s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"eth7": {}}
+		}, "linux.netDevices"},
 		"no linux":           {func(s *specs.Spec) { s.Linux = nil }, "linux"},
 		"windows":            {func(s *specs.Spec) { s.Windows = &specs.Windows{} }, "windows"},
 		"no root":            {func(s *specs.Spec) { s.Root = nil }, "root"},
@@ -262,9 +284,6 @@ func TestOCIRefused(t *testing.T) {
 		"swappiness of zero": {func(s *specs.Spec) {
 			s.Linux.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Swappiness: &zero}}
 		}, "linux.resources.memory.swappiness"},
-		"unified": {func(s *specs.Spec) {
-			s.Linux.Resources = &specs.LinuxResources{Unified: map[string]string{"memory.max": "0"}}
-		}, `linux.resources.unified["memory.max"]`},
 		"hook nowhere": {func(s *specs.Spec) { s.Hooks = &specs.Hooks{Poststop: []specs.Hook{{Path: "x"}}} }, "hooks.poststop[0].path"},
 		"hook without time": {func(s *specs.Spec) {
 			timeout := 0
@@ -353,49 +372,108 @@ func TestOCIMounts(t *testing.T) {
 	}
 }
 
-// Rules about devices are held, amount to nothing, or are refused.
+// Rules about devices are rules, amount to nothing, or are refused; and mounts hold them, or refuse to.
 func TestOCIDeviceRules(t *testing.T) {
 	n := func(n int64) *int64 { return &n }
 	deny := specs.LinuxDeviceCgroup{Access: "rwm"}
 	fuse := specs.LinuxDevice{Path: "/dev/fuse", Type: "c", Major: 10, Minor: 229}
 	allowFuse := specs.LinuxDeviceCgroup{Allow: true, Type: "c", Major: n(10), Minor: n(229), Access: "rwm"}
 	mknod := specs.LinuxDeviceCgroup{Allow: true, Type: "c", Major: n(-1), Minor: n(-1), Access: "m"}
+	const (
+		nothing = iota // there are no rules
+		refused
+		mounts // rules, which mounts can hold
+		ebpf   // rules, which they cannot
+	)
 	for name, test := range map[string]struct {
 		devices []specs.LinuxDevice
 		rules   []specs.LinuxDeviceCgroup
 		admin   bool
-		only    bool
-		refused bool
+		want    int
+		first   []DeviceRule // if it matters, before DefaultDeviceRules
 	}{
-		"no rules":               {},
-		"deny all":               {rules: []specs.LinuxDeviceCgroup{deny}, only: true},
-		"deny one":               {rules: []specs.LinuxDeviceCgroup{{Type: "b", Major: n(8), Access: "w"}}, only: true},
-		"deny, then allow all":   {rules: []specs.LinuxDeviceCgroup{deny, {Allow: true}}},
-		"allow some kind":        {rules: []specs.LinuxDeviceCgroup{deny, {Allow: true, Type: "c"}}, only: true},
-		"the usual":              {devices: []specs.LinuxDevice{fuse}, rules: []specs.LinuxDeviceCgroup{deny, mknod, allowFuse}, only: true},
-		"a device that is not":   {devices: []specs.LinuxDevice{fuse}, rules: []specs.LinuxDeviceCgroup{deny, mknod}, refused: true},
-		"a device half":          {devices: []specs.LinuxDevice{fuse}, rules: []specs.LinuxDeviceCgroup{deny, {Allow: true, Type: "c", Access: "r"}}, refused: true},
-		"in two rules":           {devices: []specs.LinuxDevice{fuse}, rules: []specs.LinuxDeviceCgroup{deny, {Allow: true, Access: "r"}, {Allow: true, Major: n(10), Access: "mw"}}, only: true},
-		"taken back":             {devices: []specs.LinuxDevice{fuse}, rules: []specs.LinuxDeviceCgroup{{Allow: true}, allowFuse, {Type: "c", Minor: n(229), Access: "r"}}, refused: true},
-		"nobody could hold it":   {rules: []specs.LinuxDeviceCgroup{deny}, admin: true, refused: true},
-		"nothing to be held":     {rules: []specs.LinuxDeviceCgroup{deny, {Allow: true}}, admin: true},
-		"unknown type":           {rules: []specs.LinuxDeviceCgroup{{Type: "x"}}, refused: true},
-		"unknown kind of access": {rules: []specs.LinuxDeviceCgroup{{Allow: true, Access: "rx"}}, refused: true},
+		"no rules":               {want: nothing},
+		"deny all":               {rules: []specs.LinuxDeviceCgroup{deny}, want: mounts, first: []DeviceRule{}},
+		"deny one":               {rules: []specs.LinuxDeviceCgroup{{Type: "b", Major: n(8), Access: "w"}}, want: mounts, first: []DeviceRule{{Type: 'b', Major: new(uint32(8)), Access: "w"}}},
+		"allow all":              {rules: []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}, want: nothing},
+		"deny, then allow all":   {rules: []specs.LinuxDeviceCgroup{deny, {Allow: true}}, want: nothing},
+		"in two steps":           {rules: []specs.LinuxDeviceCgroup{deny, {Allow: true, Access: "rw"}, {Allow: true, Type: "a", Access: "m"}}, want: nothing},
+		"allow some kind":        {rules: []specs.LinuxDeviceCgroup{deny, {Allow: true, Type: "c"}}, want: mounts},
+		"the usual":              {devices: []specs.LinuxDevice{fuse}, rules: []specs.LinuxDeviceCgroup{deny, allowFuse}, want: mounts, first: []DeviceRule{{Allow: true, Type: 'c', Major: new(uint32(10)), Minor: new(uint32(229)), Access: "rwm"}}},
+		"a device that is not":   {devices: []specs.LinuxDevice{fuse}, rules: []specs.LinuxDeviceCgroup{deny, mknod}, want: ebpf},
+		"a device half":          {devices: []specs.LinuxDevice{fuse}, rules: []specs.LinuxDeviceCgroup{deny, {Allow: true, Type: "c", Access: "r"}}, want: ebpf},
+		"in two rules":           {devices: []specs.LinuxDevice{fuse}, rules: []specs.LinuxDeviceCgroup{deny, {Allow: true, Access: "r"}, {Allow: true, Major: n(10), Access: "mw"}}, want: mounts},
+		"taken back":             {devices: []specs.LinuxDevice{fuse}, rules: []specs.LinuxDeviceCgroup{{Allow: true}, allowFuse, {Type: "c", Minor: n(229), Access: "r"}}, want: ebpf},
+		"who may mount":          {rules: []specs.LinuxDeviceCgroup{deny}, admin: true, want: ebpf},
+		"nothing to be held":     {rules: []specs.LinuxDeviceCgroup{deny, {Allow: true}}, admin: true, want: nothing},
+		"unknown type":           {rules: []specs.LinuxDeviceCgroup{{Type: "x"}}, want: refused},
+		"unknown kind of access": {rules: []specs.LinuxDeviceCgroup{{Allow: true, Access: "rx"}}, want: refused},
+		"a large number":         {rules: []specs.LinuxDeviceCgroup{{Allow: true, Major: n(1 << 33)}}, want: refused},
 	} {
 		cfg, _, err := FromSpec(ociSpec(func(s *specs.Spec) {
 			s.Linux.Devices = test.devices
 			s.Linux.Resources = &specs.LinuxResources{Devices: test.rules}
+			s.Mounts = []specs.Mount{{Destination: "/d", Source: "/d", Options: []string{"bind", "dev"}}}
 			if test.admin {
 				s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: []string{"CAP_SYS_ADMIN"}}
 			}
 		}), "/bundle")
 		var f *FieldError
-		switch {
-		case test.refused && (!errors.As(err, &f) || !strings.HasPrefix(f.Field, "linux.resources.devices")):
-			t.Errorf("%s: %v", name, err)
-		case !test.refused && (err != nil || cfg.DevicesOnly != test.only):
-			t.Errorf("%s: DevicesOnly %v, %v", name, cfg.DevicesOnly, err)
+		if test.want == refused {
+			if !errors.As(err, &f) || !strings.HasPrefix(f.Field, "linux.resources.devices[0].") {
+				t.Errorf("%s: %v", name, err)
+			}
+			continue
 		}
+		if err != nil || (cfg.Resources == nil) != (test.want == nothing) || cfg.DevicesOnly {
+			t.Errorf("%s: %+v, %v", name, cfg.Resources, err)
+			continue
+		}
+		if want := append(test.first, DefaultDeviceRules()...); test.first != nil && !reflect.DeepEqual(cfg.Resources.Devices, want) {
+			t.Errorf("%s: %s, want %s", name, showDeviceRules(cfg.Resources.Devices), showDeviceRules(want))
+		}
+		before := *deepCopy(&cfg)
+		err = cfg.LimitDevicesByMounts()
+		switch {
+		case test.want == ebpf && (err == nil || !errors.Is(err, ErrInvalidConfig) || !reflect.DeepEqual(cfg, before)):
+			t.Errorf("%s: not refused, or changed: %v", name, err)
+		case test.want != ebpf && (err != nil || cfg.DevicesOnly != (test.want == mounts) || cfg.Resources != nil || (cfg.Mounts[0].ClearFlags == 0) != (test.want == mounts)):
+			t.Errorf("%s: %+v, %v", name, cfg, err)
+		}
+	}
+	limited := Config{Resources: &Resources{Devices: []DeviceRule{{Allow: true}}, Pids: &PidsResources{}}}
+	if err := limited.LimitDevicesByMounts(); err != nil || limited.Resources == nil || limited.Resources.Devices != nil || limited.DevicesOnly {
+		t.Errorf("with another limit: %+v, %v", limited.Resources, err)
+	}
+}
+
+// Rules mean the same in the specification, whatever of a rule is left to its default.
+func TestOCIDeviceRulesMean(t *testing.T) {
+	random := rand.New(rand.NewPCG(5, 6))
+	for range 300 {
+		rules := append(randomDeviceRules(random), DefaultDeviceRules()...)
+		list := deviceRulesToSpec(rules)
+		back, errs := deviceRulesFromSpec(list)
+		if len(errs) > 0 {
+			t.Fatalf("%s\n%+v\n%v", showDeviceRules(rules), list, errs)
+		}
+		checkDeviceAnswers(t, compileDeviceRules(back), rules)
+	}
+	_, err := ToSpec(Config{Resources: &Resources{Devices: []DeviceRule{{Allow: true}, {Type: 'c', Access: "w"}}}}, nil)
+	if err == nil || !strings.Contains(err.Error(), "Resources.Devices: every container") {
+		t.Errorf("without the default devices: %v", err)
+	}
+	_, err = ToSpec(Config{DevicesOnly: true, Resources: &Resources{Devices: DefaultDeviceRules()}}, nil)
+	if err == nil || !strings.Contains(err.Error(), "DevicesOnly: ") {
+		t.Errorf("two walls: %v", err)
+	}
+	// DevicesOnly comes back as what it amounts to.
+	cfg, _, err := ociRoundTrip(t, Config{Root: Directory("/r"), Namespaces: Namespaces{NewMnt: true, NewPID: true}, DevicesOnly: true}, &Process{Args: []string{"x"}})
+	if err != nil || cfg.Resources == nil || cfg.DevicesOnly {
+		t.Fatalf("%+v, %v", cfg, err)
+	}
+	if err := cfg.LimitDevicesByMounts(); err != nil || !cfg.DevicesOnly {
+		t.Errorf("%+v, %v", cfg, err)
 	}
 }
 

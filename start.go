@@ -9,9 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"sync"
-	"time"
 
 	"example.com/container/internal/launch"
 	"golang.org/x/sys/unix"
@@ -20,16 +18,44 @@ import (
 // This file carries a plan out: it starts the launcher, does what the launcher waits for, and
 // turns what it reports into errors. It runs in the caller's process.
 
+// runToEnd runs a program that executes nothing else, and waits for it. Op is for an error that is none of its steps'.
+func runToEnd(op string, p *launch.Program, tempDir string) error {
+	child, err := p.Start(&launch.Attr{TempDir: tempDir})
+	if err != nil {
+		return &Error{Op: op, Err: err}
+	}
+	defer child.Release()
+	_, failure := child.Next() // io.EOF if nothing failed
+	state, err := child.Process().Wait()
+	if err != nil {
+		return err
+	}
+	var failed *launch.Error
+	if errors.As(failure, &failed) {
+		return stepError(failed)
+	}
+	if !state.Success() {
+		return &Error{Op: op, Err: fmt.Errorf("%w: %v", launch.ErrDied, state)}
+	}
+	return nil
+}
+
 // Messages of the launcher.
 const (
 	tagMaps       = 1 + iota // it is in the user namespace, and waits for its maps
+	tagAdopt                 // it waits until it is in the container's cgroup
 	tagPid                   // the number of the container's first process, or of the one that will fork it
 	tagHeld                  // the same, where somebody else might wait for that process: it goes on when we know it
 	tagHooks                 // it waits for the hooks before pivot_root
 	tagStartHooks            // it waits for those of StartContainer, in a Run; in a Start it waits at the gate
 	tagConsole               // a file: the caller's side of the process's terminal
+	tagNetwork               // it has a network namespace, and will wait until that is connected
+	tagSocket                // a file: a socket of that namespace, for the relay
+	tagPlaced                // it is in its namespaces and its cgroup
+	tagVerify                // it can be looked at, and will wait until it has been
 	tagReady                 // all is set up: the rest is between the launcher and whoever starts the container
-	tagLast                  // what follows is execve
+	tagAgent                 // it waits for what it will tell the seccomp agent
+	tagLast                  // what follows is the filter, and execve
 )
 
 // started is what start returns.
@@ -47,6 +73,10 @@ func (pl *plan) start(ctx context.Context, tempDir string, fault *launch.Fault) 
 		}
 		at("start: upper directory")
 	}
+	if err := pl.listener.connect(ctx); err != nil {
+		pl.closeAll()
+		return nil, err
+	}
 	child, err := pl.Start(&launch.Attr{
 		Sys:        pl.sysProcAttr(),
 		Stdio:      pl.stdio,
@@ -58,6 +88,7 @@ func (pl *plan) start(ctx context.Context, tempDir string, fault *launch.Fault) 
 	exit, hooks := pl.exit, pl.hooks
 	if err == nil {
 		pl.exit, pl.hooks = nil, hookFiles{}
+		pl.listener.receive(pl.log)
 	}
 	pl.closeAll()
 	if err != nil {
@@ -80,13 +111,17 @@ func (pl *plan) start(ctx context.Context, tempDir string, fault *launch.Fault) 
 	return &started{liveProcess: live, release: child.Release}, nil
 }
 
-// awaitEnd waits for the end of the process.
-func (s *started) awaitEnd() {
+// awaitEnd waits for the end of the process, and takes back what must be gone before anybody sees that it has ended.
+func (s *started) awaitEnd(takeBack func()) {
 	err := s.reap()
 	if err == nil {
 		err = exitError(s.status)
 	}
+	if s.guard != nil {
+		err = s.guard.verdict(s.status, err)
+	}
 	s.exit = err
+	takeBack()
 	close(s.ended)
 	s.release()
 }
@@ -102,12 +137,16 @@ func (s *started) discard() {
 // starting is a launcher at work.
 type starting struct {
 	*plan
-	child   *launch.Child
-	exit    *os.File // what the supervisor writes
-	waiting bool     // the launcher waits for our Go
-	hooked  uint32   // it waits for the hooks of this message
-	ready   bool     // all is set up
-	hooks   hookFiles
+	child      *launch.Child
+	exit       *os.File // what the supervisor writes
+	waiting    bool     // the launcher waits for our Go
+	hooked     uint32   // it waits for the hooks of this message
+	looking    []uint32 // it is to be looked at, because of these messages
+	verified   bool     // it was as it should be
+	networking bool     // it waits for its network
+	asking     bool     // it waits for what it will tell the seccomp agent
+	ready      bool     // all is set up
+	hooks      hookFiles
 
 	// Where the launcher forks, the container's first process is its child, and ours by
 	// CLONE_PARENT. Until its number is known the launcher must not be killed: the child would be
@@ -185,7 +224,7 @@ func (s *starting) converse(ctx context.Context) error {
 		if err != nil {
 			return s.hooks.explain(stepError(err))
 		}
-		if msg.Tag != tagConsole {
+		if msg.Tag != tagConsole && msg.Tag != tagSocket {
 			msg.File.Close() // there is none
 		}
 		switch msg.Tag {
@@ -199,11 +238,15 @@ func (s *starting) converse(ctx context.Context) error {
 			if s.needsHelpers() {
 				keptUserNamespaces.keep(pid, s.uidMaps, s.gidMaps)
 			}
-			s.waiting = false
 			if err := s.goOn(); err != nil {
 				return err
 			}
+			s.waiting = false
 			at("launcher: goes on")
+		case tagAdopt:
+			if err := s.adoptLauncher(ctx, int(msg.Value)); err != nil {
+				return err
+			}
 		case tagPid, tagHeld:
 			if err := s.setInner(int(msg.Value)); err != nil {
 				return err
@@ -217,6 +260,14 @@ func (s *starting) converse(ctx context.Context) error {
 			}
 		case tagHooks, tagStartHooks:
 			s.hooked = msg.Tag
+		case tagAgent:
+			s.asking = true
+		case tagNetwork:
+			s.networking = true
+		case tagSocket:
+			s.network.sockets = append(s.network.sockets, msg.File)
+		case tagPlaced, tagVerify:
+			s.looking = append(s.looking, msg.Tag)
 		case tagReady:
 			at("launcher: ready")
 			s.ready = true
@@ -227,8 +278,21 @@ func (s *starting) converse(ctx context.Context) error {
 				return &Error{Op: "console", Err: err}
 			}
 		}
+		if err := s.tellAgent(); err != nil {
+			return err
+		}
+		if s.networking && s.firstPid() != 0 {
+			if err := s.atNetwork(ctx); err != nil {
+				return err
+			}
+		}
 		if s.hooked != 0 && s.firstPid() != 0 {
 			if err := s.atHooks(ctx); err != nil {
+				return err
+			}
+		}
+		if len(s.looking) > 0 && s.firstPid() != 0 {
+			if err := s.look(); err != nil {
 				return err
 			}
 		}
@@ -242,7 +306,36 @@ func (s *starting) converse(ctx context.Context) error {
 	if s.gate != nil && !s.ready {
 		return &Error{Op: "start", Err: launch.ErrDied}
 	}
+	if s.ready {
+		awaitGate(s.firstPid())
+		alive, err := s.verify(s.firstPid(), finalChecks)
+		if err == nil && !alive && s.firstEnded() {
+			err = &Error{Op: "start", Err: launch.ErrDied}
+		}
+		return err
+	}
+	if !s.verified { // it was killed, whether it is dead already or not
+		return &Error{Op: "start", Err: launch.ErrDied, Remedy: "something outside killed it"}
+	}
 	return nil
+}
+
+// adoptLauncher has the launcher moved into the container's cgroup. What it says of itself counts only below a supervisor: in a
+// PID namespace it has another number.
+func (s *starting) adoptLauncher(ctx context.Context, pid int) error {
+	s.waiting = true
+	if !s.supervised() {
+		pid = s.child.Process().Pid
+	} else if !s.isOurs(pid) {
+		return &Error{Op: "start", Err: fmt.Errorf("the launcher has named a process that it has not made: %d", pid)}
+	}
+	if err := s.adopt(ctx, pid); err != nil {
+		return err
+	}
+	at("launcher: adopted")
+	err := s.goOn()
+	s.waiting = err != nil // what it could not be told it waits for
+	return err
 }
 
 // goOn lets the launcher go on from where it waits.
@@ -277,7 +370,7 @@ func (s *starting) handOver() (*liveProcess, error) {
 	if !s.ready && diedInLauncher(pid, fd) {
 		live.reap()
 		live.pidfd.Close()
-		return nil, &Error{Op: "start", Err: launch.ErrDied, Remedy: "something outside killed it"}
+		return nil, diedError(live)
 	}
 	return live, nil
 }
@@ -309,65 +402,4 @@ func (s *starting) waitOuter() error {
 		return &Error{Op: "start", Err: fmt.Errorf("the launcher ended with %v", state)}
 	}
 	return nil
-}
-
-// diedInLauncher looks at a process that may be dead but has not been waited for.
-func diedInLauncher(pid, pidfd int) bool {
-	fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
-	if n, _ := unix.Poll(fds, 0); n == 0 {
-		return false // alive, so the socket was closed by execve
-	}
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
-	return err == nil && strings.TrimSuffix(string(text), "\n") == launch.ProcessName
-}
-
-// abort kills what there is and waits for it.
-func (s *starting) abort() {
-	if s.supervised() {
-		s.abortSupervised()
-		return
-	}
-	if s.forks() && !s.waiting {
-		// A failure of the child may be here before its number is.
-		for s.innerPid == 0 {
-			msg, err := s.child.Next()
-			msg.File.Close() // also if it is nil
-			if err == io.EOF || err == nil && msg.Tag == tagPid && s.setInner(int(msg.Value)) != nil {
-				break
-			}
-		}
-	}
-	s.child.Process().Kill()
-	s.child.Process().Wait()
-	if s.innerPid != 0 {
-		unix.PidfdSendSignal(s.innerFD, unix.SIGKILL, nil, 0)
-		if live, err := newLiveProcess(s.innerPid, s.innerFD); err == nil {
-			live.reap()
-			live.pidfd.Close()
-		}
-	}
-	s.child.Release()
-}
-
-// abortSupervised kills whatever children the supervisor has, until it has none and ends.
-func (s *starting) abortSupervised() {
-	ended := make(chan struct{})
-	go func() {
-		s.child.Process().Wait()
-		close(ended)
-	}()
-	s.child.CloseSocket() // ends one that waits for us
-	for {
-		killChildren(s.child.Process().Pid)
-		select {
-		case <-ended:
-			if s.innerPid != 0 {
-				unix.Close(s.innerFD)
-			}
-			s.exit.Close()
-			s.child.Release()
-			return
-		case <-time.After(time.Millisecond):
-		}
-	}
 }

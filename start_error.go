@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"example.com/container/internal/launch"
 	"golang.org/x/sys/unix"
@@ -70,6 +71,12 @@ var remedies = []struct {
 	{"user namespace", "openat2", unix.EACCES, "/proc must be mounted and writable for the caller"},
 	{"namespaces", "unshare", unix.EPERM, "without root the container needs a user namespace: set Namespaces.NewUser"},
 	{"namespaces", "unshare", unix.ENOSPC, "a limit on namespaces is reached: see /proc/sys/user/max_*_namespaces"},
+	{"network", "sub", unix.ENOENT, "NetworkModeEgress needs nf_tables with tproxy and reject: the modules nft_tproxy and nft_reject_inet"},
+	{"network", "sub", unix.EOPNOTSUPP, "NetworkModeEgress needs nf_tables with tproxy and reject: the modules nft_tproxy and nft_reject_inet"},
+	{"network", "socket", unix.EPROTONOSUPPORT, "NetworkModeEgress needs nf_tables and sock_diag: the modules nf_tables and inet_diag"},
+	{"network", "socket", unix.EAFNOSUPPORT, "NetworkModeEgress needs packet sockets: the module af_packet"},
+	{"seccomp", "seccomp", unix.EBUSY, "the caller is itself under a filter with a listener, and the kernel allows one: use no rules of SeccompNotify here"},
+	{"seccomp", "clone", unix.EAGAIN, "a listener needs room for one more thread: see PidsLimit, RLIMIT_NPROC, and for SCHED_DEADLINE Process.Scheduler"},
 	{"keyring", "", unix.EDQUOT, "the user has too many keys: sysctl kernel.keys.maxkeys, or set HostKeyring"},
 	{"mount source", "open_tree", unix.EINVAL, "in a user namespace a bind must bring the mounts below its source: set Recursive"},
 	{"mount source", "mount_setattr", unix.EPERM, "in a user namespace the flags of a mount of the host's cannot be removed"},
@@ -84,10 +91,47 @@ var remedies = []struct {
 	{"console", "ioctl", unix.ENOSPC, "there are too many terminals: sysctl kernel.pty.max"},
 	{"console", "openat2", unix.ENOSPC, "there are too many terminals: sysctl kernel.pty.max"},
 	{"device", "mknodat", unix.EPERM, "making nodes needs CAP_MKNOD; with Namespaces.NewUser the host's are bound"},
+	{"AppArmor profile", "write", unix.ENOENT, remedyNotLoaded},
+	{"AppArmor profile", "lsm_set_self_attr", unix.ENOENT, remedyNotLoaded},
+	{"AppArmor profile", "", unix.EINVAL, "the kernel knows no such name, or is too old to stack profiles"},
+	{"AppArmor profile", "", unix.EACCES, "the profile that the caller has does not allow the change: see change_profile in apparmor.d(5), or set AppArmorStack"},
+	{"AppArmor profile", "", unix.EPERM, "the profile that the caller has does not allow the change: see change_profile in apparmor.d(5), or set AppArmorStack"},
+	{"AppArmor profile", "openat2", unix.EXDEV, "something is mounted over the files of the caller's /proc"},
+	{"landlock", "openat2", unix.ENOENT, "there is no such file in the container: leave it out of Config.Landlock, or make it"},
+	{"landlock", "landlock_restrict_self", unix.EPERM, "it needs NoNewPrivileges, or CAP_SYS_ADMIN in the user namespace"},
+	{"execute", "execve", unix.EACCES, "it must have an x in its mode and no mount with noexec below; with Config.Landlock, it and its interpreter must be in Execute; with SelinuxLabel, the policy must allow process transition to it, " +
+		"and file entrypoint of the program's label"},
+	{"execute", "execve", unix.EPERM, "with SelinuxLabel and NoNewPrivileges, the policy must allow process2 nnp_transition; without, the bounding set may lack a capability of the file's"},
+	{"SELinux label", "openat2", unix.EXDEV, "something is mounted over the files of the caller's /proc"},
+	{"SELinux label", "", unix.EINVAL, "the policy does not know this context"},
+	{"SELinux label", "", unix.EACCES, "the policy does not let the caller ask for it: process setexec, process setkeycreate, key create"},
 	{"oom score", "", unix.EACCES, "lowering it needs CAP_SYS_RESOURCE"},
 	{"capabilities", "capset", unix.EPERM, "the caller does not have all of the permitted capabilities"},
+	{"seccomp", "seccomp", unix.EACCES, needsAdmin},
+	{"wall", "seccomp", unix.EACCES, needsAdmin},
+	{"seccomp", "seccomp", unix.EPERM, "the caller is under a filter of system calls itself, which allows no other"},
+	{"seccomp", "seccomp", unix.EINVAL, "the kernel does not know one of Seccomp.Flags"},
 	{"bounding set", "", unix.EPERM, "dropping capabilities needs CAP_SETPCAP"},
 	{"rlimit", "", unix.EPERM, "raising a hard limit needs CAP_SYS_RESOURCE on the host"},
 }
 
+const needsAdmin = "without no_new_privs a filter takes CAP_SYS_ADMIN, which there is not: set NoNewPrivileges, or Namespaces.NewUser"
+const remedyNotLoaded = "the profile is not loaded: apparmor_parser -r FILE, as root"
+
 const aboveReachable = "the container's root user, as who it is on the host, must be able to enter all directories above: chmod o+x"
+
+// diedError is the error of a process that has ended in the launcher, and has been reaped.
+func diedError(live *liveProcess) error {
+	return &Error{Op: "start", Err: fmt.Errorf("%w (%v)", launch.ErrDied, exitError(live.status)),
+		Remedy: "something outside killed it, or the kernel, which could not load the program any more"}
+}
+
+// diedInLauncher looks at a process that may be dead but has not been waited for.
+func diedInLauncher(pid, pidfd int) bool {
+	fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+	if n, _ := unix.Poll(fds, 0); n == 0 {
+		return false // alive, so the socket was closed by execve
+	}
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	return err == nil && strings.TrimSuffix(string(text), "\n") == launch.ProcessName
+}

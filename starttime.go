@@ -68,6 +68,28 @@ func parseStat(stat string) (parent int, start uint64) {
 	return parent, start
 }
 
+// dies tells whether a process ends or has been sent SIGKILL; not whether it has ended.
+func dies(pid int) bool {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return false
+	}
+	return parseDying(string(text))
+}
+
+// parseDying is the same for the text of such a file.
+func parseDying(stat string) bool {
+	const exiting = 4 // PF_EXITING of include/linux/sched.h
+	_, rest, _ := cutLast(stat, ") ")
+	fields := strings.Fields(rest)
+	if len(fields) < 29 {
+		return false
+	}
+	flags, _ := strconv.ParseUint(fields[6], 10, 64)
+	pending, _ := strconv.ParseUint(fields[28], 10, 64)
+	return flags&exiting != 0 || pending&(1<<(unix.SIGKILL-1)) != 0
+}
+
 // ownStartTime is the start time of a process in the caller's time, of which the process itself has read
 // seen: in a time namespace that is shifted by the difference of their clocks. See time_namespaces(7).
 func ownStartTime(pid int, seen uint64) (uint64, error) {

@@ -3,6 +3,7 @@
 package container
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"syscall"
+	"time"
 
 	"example.com/container/internal/launch"
 	"golang.org/x/sys/unix"
@@ -75,21 +77,33 @@ func checkStateDir(dir string) error {
 // by all who have inherited it. It is on the directory
 // itself, and holds for the one that has the name then: while it was waited for, the container may
 // have been destroyed and its id used again.
-func (r record) lock() (*os.File, error) {
+func (r record) lock() (*os.File, error) { return r.lockUntil(context.Background()) }
+
+// lockUntil waits for it until ctx is done.
+func (r record) lockUntil(ctx context.Context) (*os.File, error) {
+	return r.lockBy(func(fd int) error { return flockUntil(ctx, fd, r.dir, unix.LOCK_EX) })
+}
+
+// lockNow does not wait: it returns nil while another has the lock.
+func (r record) lockNow() (*os.File, error) {
+	lock, err := r.lockBy(func(fd int) error { return flockNow(fd, unix.LOCK_EX) })
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, nil
+	}
+	return lock, err
+}
+
+func (r record) lockBy(flock func(fd int) error) (*os.File, error) {
 	for {
-		fd, err := unix.Open(r.dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		fd, err := openRetry(func() (int, error) {
+			return unix.Open(r.dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		})
 		if err != nil {
 			return nil, &fs.PathError{Op: "open", Path: r.dir, Err: err}
 		}
-		for {
-			err = unix.Flock(fd, unix.LOCK_EX)
-			if err != unix.EINTR {
-				break
-			}
-		}
-		if err != nil {
+		if err := flock(fd); err != nil {
 			unix.Close(fd)
-			return nil, &fs.PathError{Op: "flock", Path: r.dir, Err: err}
+			return nil, lockFailed("lock", r.dir, err)
 		}
 		var locked, named unix.Stat_t
 		if unix.Fstat(fd, &locked) == nil && unix.Lstat(r.dir, &named) == nil && locked.Ino == named.Ino && locked.Dev == named.Dev {
@@ -241,19 +255,30 @@ func (r record) remove() error {
 }
 
 // checkMade tells whether there is a container: a directory without state.json is what a New or a Destroy has
-// left that was killed, or it is being made.
+// left that was killed, or it is being made or removed. Then it waits for that, and not for the lock: a caller that makes a container,
+// runs it and destroys it may never leave that to others for long enough.
 func (r record) checkMade() error {
-	if _, err := os.Lstat(r.path("state.json")); err == nil {
-		return nil
-	}
-	lock, err := r.lock() // waits for who is at work on it
-	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return ErrNotExist
+	const longest = 10 * time.Millisecond
+	for pause := time.Millisecond / 4; ; pause = min(2*pause, longest) {
+		if _, err := os.Lstat(r.path("state.json")); err == nil {
+			return nil
 		}
-		return err
+		lock, err := r.lockNow()
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return ErrNotExist
+		case err != nil:
+			return err
+		case lock != nil:
+			defer lock.Close()
+			return r.takeBack()
+		}
+		time.Sleep(pause)
 	}
-	defer lock.Close()
+}
+
+// takeBack removes what a New or a Destroy has left that was killed, with the lock. It returns nil if there is a container.
+func (r record) takeBack() error {
 	if _, err := os.Lstat(r.path("state.json")); err == nil {
 		return nil
 	}
@@ -278,8 +303,18 @@ type stored struct {
 	Supervisor processID `json:"supervisor,omitzero"`
 	// MountNamespaceID is what the container's processes are known by; see members.go.
 	MountNamespaceID uint64 `json:"mountNamespaceID,omitempty"`
+	// Cgroup is the container's own; nil if it has none.
+	Cgroup *cgroupRecord `json:"cgroup,omitempty"`
 	// Held are the calls behind the gate.
 	Held launch.LastCalls `json:"held,omitzero"`
+	// WhenRunning is what must be seen of the process behind it.
+	WhenRunning runningCheck `json:"whenRunning,omitzero"`
+	// EndpointKey is what the host's side of the network is found by; empty for none.
+	EndpointKey string `json:"endpointKey,omitempty"`
+	// MovedDevices are the host's devices that are, or are about to be, in the container's network namespace.
+	MovedDevices []movedDevice `json:"movedDevices,omitempty"`
+	// Sockets are the files of published sockets that are, or are about to be, in the file system.
+	Sockets []*socketFile `json:"sockets,omitempty"`
 }
 
 // processID is a process for ever: a number alone means any process once it is used again.
@@ -357,12 +392,15 @@ type launchFiles struct {
 	intent *os.File // where it writes that
 	gate   *gate    // where it waits for Start
 	exit   *os.File // where the supervisor writes how the process has ended
+	birth
+	network *networkLink // what the container is connected to; nil for nothing
 }
 
 // closeFiles closes all but the lock.
 func (f *launchFiles) closeFiles() {
 	f.intent.Close()
 	f.exit.Close()
+	f.birth.close()
 	if f.gate != nil {
 		f.gate.enter.Close()
 		f.gate.report.Close()

@@ -46,6 +46,11 @@ type ContainerState struct {
 	// ExitSignal is the signal that ended the process; 0 if it exited.
 	ExitSignal syscall.Signal `json:"exitSignal,omitempty"`
 
+	// OOMKilled, TimedOut and CPUTimeUsedUp are those of ExitError.
+	OOMKilled     bool `json:"oomKilled,omitempty"`
+	TimedOut      bool `json:"timedOut,omitempty"`
+	CPUTimeUsedUp bool `json:"cpuTimeUsedUp,omitempty"`
+
 	// Bundle is that of the Config.
 	Bundle string `json:"bundle,omitempty"`
 
@@ -55,6 +60,9 @@ type ContainerState struct {
 	// CgroupPath is the first process's cgroup below the root of the cgroup2 tree, as the caller sees
 	// it: "/user.slice/x". Empty where there is none.
 	CgroupPath string `json:"cgroupPath,omitempty"`
+
+	// Network is what the container's network has become; nil without a NetworkConfig.
+	Network *NetworkState `json:"network,omitempty"`
 
 	// NamespacePaths are the first process's namespaces, "/proc/1234/ns/net", while there is one. They
 	// are for the caller's use; the file does not hold them.

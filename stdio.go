@@ -69,7 +69,7 @@ func openStreams(p *Process) (*streams, error) {
 }
 
 func (s *streams) input(r io.Reader) error {
-	if f, ok := r.(*os.File); r == nil || ok && f == nil {
+	if f, ok := r.(*os.File); r == nil || ok && (f == nil || isNull(f)) {
 		return s.devNull(0)
 	} else if ok {
 		s.files[0] = f
@@ -93,7 +93,7 @@ func (s *streams) input(r io.Reader) error {
 }
 
 func (s *streams) output(i int, w io.Writer) error {
-	if f, ok := w.(*os.File); w == nil || ok && f == nil {
+	if f, ok := w.(*os.File); w == nil || ok && (f == nil || isNull(f)) {
 		return s.devNull(i)
 	} else if ok {
 		s.files[i] = f
@@ -114,10 +114,10 @@ func (s *streams) output(i int, w io.Writer) error {
 	return nil
 }
 
-// devNull opens the caller's /dev/null, not the container's (CVE-2026-88265), once for all streams.
+// devNull opens /dev/null, once for all streams.
 func (s *streams) devNull(i int) error {
 	if s.null == nil {
-		f, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+		f, err := openNull()
 		if err != nil {
 			return err
 		}

@@ -214,9 +214,10 @@ func TestWaitDelay(t *testing.T) {
 	cfg = withoutPIDs(cfg)
 	var out bytes.Buffer
 	p := lifeSh(`sleep 1000 & echo $! >/pid; echo parent`)
-	p.Stdout, p.WaitDelay = &out, 100*time.Millisecond
-	c := lifeStart(t, cfg, p)
+	const delay = 2 * time.Second // enough for what is in the pipe already
+	p.Stdout, p.WaitDelay = &out, delay
 	start := time.Now()
+	c := lifeStart(t, cfg, p)
 	err := lifeWait(t, c.Wait)
 	var pid int
 	text, _ := os.ReadFile(root + "/pid")
@@ -226,7 +227,7 @@ func TestWaitDelay(t *testing.T) {
 	if !errors.Is(err, exec.ErrWaitDelay) {
 		t.Errorf("Wait returned %v, want exec.ErrWaitDelay", err)
 	}
-	if took := time.Since(start); took < 100*time.Millisecond {
+	if took := time.Since(start); took < delay {
 		t.Errorf("Wait returned after %v", took)
 	}
 	if out.String() != "parent\n" {

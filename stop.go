@@ -83,6 +83,11 @@ func (c *Container) stop(ctx context.Context, grace time.Duration) error {
 	if state.Status == StatusCreated {
 		grace = 0 // nothing of the user's could make use of it
 	}
+	if grace > 0 && state.Cgroup != nil {
+		if err := state.thaw(); err != nil {
+			return err
+		}
+	}
 	if p, perr := c.process(); perr == nil {
 		return p.live.stop(ctx, c.stopSignal(), grace)
 	}
@@ -99,6 +104,9 @@ func (c *Container) stopOther(ctx context.Context, grace time.Duration) error {
 		return err
 	}
 	defer pidfd.Close()
+	// Whoever has started it may be gone, and then nobody else keeps the devices of the host's. There is no lock: hooks stop containers, too.
+	network, devices := c.holdNetwork()
+	defer network.Close()
 	ended := func(ctx context.Context, d time.Duration) bool {
 		ctx, cancel := context.WithTimeout(ctx, d)
 		defer cancel()
@@ -108,23 +116,24 @@ func (c *Container) stopOther(ctx context.Context, grace time.Duration) error {
 	}
 	if grace > 0 {
 		if err := sendTo(pidfd, c.stopSignal()); errors.Is(err, ErrNotRunning) || err == nil && ended(ctx, grace) {
-			return nil
+			return returnNetDevices(devices, network)
 		}
 	}
 	if err := sendTo(pidfd, unix.SIGKILL); errors.Is(err, ErrNotRunning) {
-		return nil
+		return returnNetDevices(devices, network)
 	} else if err != nil {
 		return err
 	}
 	if !ended(context.Background(), killPatience) {
 		return errNoEnd
 	}
-	return nil
+	return returnNetDevices(devices, network)
 }
 
 // Destroy kills the container's processes, if it is running, and removes everything of it. It can be
 // called any number of times, after a crash, and from any process; once the container is gone it returns nil.
-// It waits for a Create, Run or Start that is at work.
+// It waits for a Create, Run or Start that is at work, as long as that takes. It returns ErrLocked when another process has held a lock of
+// NetworkConfig.StateDir for ten seconds.
 func (c *Container) Destroy() error {
 	if err := c.destroy(); err != nil {
 		return &Error{Op: "destroy", ID: c.id, Err: err}
@@ -142,6 +151,8 @@ func (c *Container) destroy() error {
 	}
 	defer lock.Close()
 	at("destroy: locked")
+	held, _ := c.holdNetwork()
+	defer held.Close()
 	if err := c.endOwn(); err != nil {
 		return err
 	}
@@ -162,6 +173,7 @@ func (c *Container) destroy() error {
 	}
 	if state == nil {
 		state = launcher
+		c.findLostCgroup(state)
 	}
 	if err := c.killAll(context.Background(), state); err != nil {
 		return err
@@ -176,6 +188,13 @@ func (c *Container) destroy() error {
 		return err
 	}
 	at("destroy: supervisor ended")
+	if err := c.releaseNetwork(patiently, state, held); err != nil {
+		return err
+	}
+	at("destroy: network released")
+	if err := c.removeCgroup(state); err != nil {
+		return err
+	}
 	c.poststop(state)
 	at("destroy: hooks run")
 	return c.record.remove()

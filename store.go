@@ -260,7 +260,9 @@ func (s *Store) newStage() (*stage, error) {
 
 // openRoot opens the directory into which the layer is unpacked.
 func (st *stage) openRoot() (int, error) {
-	return unix.Open(filepath.Join(st.store.dir, st.name, "fs"), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	return openRetry(func() (int, error) {
+		return unix.Open(filepath.Join(st.store.dir, st.name, "fs"), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	})
 }
 
 // commit makes the layer visible, by one rename. The caller holds the layer's lock, so what is
@@ -338,7 +340,7 @@ func (s *Store) removeLayer(ctx context.Context, name string) error {
 // remove deletes a tree of the store.
 func (s *Store) remove(name string) error {
 	dir, base := filepath.Split(filepath.Join(s.dir, name))
-	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	fd, err := openRetry(func() (int, error) { return unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0) })
 	if err != nil {
 		return err
 	}

@@ -4,7 +4,6 @@ package container
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"path/filepath"
 	"time"
@@ -34,7 +33,8 @@ func (s *Store) lockLayer(ctx context.Context, id digest, waiting func()) (*lock
 	return s.flock(ctx, "locks/"+id.hex(), unix.LOCK_EX, waiting)
 }
 
-// flock waits for a lock until ctx is done. The kernel's own wait could not be called off.
+// flock waits for a lock until ctx is done. It asks again and again: flockUntil would leave a thread behind, and Pull promises to leave nothing. Nobody
+// wants one of these locks twice in a row, so that whoever waits has his turn.
 func (s *Store) flock(ctx context.Context, name string, how int, waiting func()) (*lockFile, error) {
 	path := filepath.Join(s.dir, name)
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
@@ -43,13 +43,13 @@ func (s *Store) flock(ctx context.Context, name string, how int, waiting func())
 	}
 	const longest = 50 * time.Millisecond
 	for pause := time.Millisecond; ; pause = min(2*pause, longest) {
-		err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
+		err := flockNow(int(f.Fd()), how)
 		if err == nil {
 			return &lockFile{f}, nil
 		}
-		if err != unix.EWOULDBLOCK && err != unix.EINTR {
+		if err != unix.EWOULDBLOCK {
 			f.Close()
-			return nil, fmt.Errorf("lock %s (the store must be on a file system with flock): %w", path, err)
+			return nil, &Error{Op: "lock", Path: path, Err: err, Remedy: "the store must be on a file system with flock(2)"}
 		}
 		if waiting != nil {
 			waiting()
@@ -57,8 +57,9 @@ func (s *Store) flock(ctx context.Context, name string, how int, waiting func())
 		}
 		select {
 		case <-ctx.Done():
+			err := lockedError(int(f.Fd()), path, calledOff(ctx))
 			f.Close()
-			return nil, context.Cause(ctx)
+			return nil, err
 		case <-time.After(pause):
 		}
 	}

@@ -69,7 +69,7 @@ type layerMeta struct {
 }
 
 // unpackerVersion is written to meta.json. A version that unpacks differently counts it up.
-const unpackerVersion = 1
+const unpackerVersion = 3
 
 // imageRecord is images/<manifest>.json: everything that is needed to open an image, in one file.
 type imageRecord struct {
@@ -153,6 +153,9 @@ func (s *Store) haveLayer(id digest) (*layerMeta, error) {
 	case err != nil:
 		return nil, err
 	case m.DiffID != id || !m.valid():
+		return nil, nil
+	}
+	if info, err := os.Lstat(s.layerDir(id)); err != nil || !info.IsDir() {
 		return nil, nil
 	}
 	return m, nil

@@ -47,7 +47,11 @@ func (pl *plan) stepSupervisor() error {
 	}
 	child := pl.Label()
 	exit := pl.File(pl.exit)
-	pl.Call(unix.SYS_CLONE, launch.Arg(unix.SIGCHLD)).Case(0, child)
+	cgroup := launch.Arg(-1)
+	if pl.cgroup != nil && pl.adopt == nil {
+		cgroup = pl.File(pl.cgroup)
+	}
+	forked := pl.forkInto(cgroup).Case(0, child)
 
 	pl.Call(unix.SYS_SETSID) // no terminal's hangup reaches it
 	pl.Call(unix.SYS_PRCTL, unix.PR_SET_NAME, pl.Str("container:wait"))
@@ -56,7 +60,9 @@ func (pl *plan) stepSupervisor() error {
 	pl.Call(unix.SYS_CLOSE_RANGE, 0, exit-1, 0)
 	pl.Call(unix.SYS_CLOSE_RANGE, exit+1, 1<<32-1, 0)
 	record := pl.Zero(exitSize)
-	again, done := pl.Label(), pl.Label()
+	maker, again, done := pl.Label(), pl.Label(), pl.Label()
+	pl.Here(maker) // the launcher that has made the first process may outlive it, and must not be taken for it
+	pl.Call(unix.SYS_WAIT4, forked.Result(), record, 0, record+exitRusage).On(unix.EINTR, maker).On(unix.ECHILD, done)
 	pl.Here(again)
 	pl.Call(unix.SYS_WAIT4, -1, record, 0, record+exitRusage).On(unix.EINTR, again).On(unix.ECHILD, done).Then(again)
 	pl.Here(done)
@@ -65,6 +71,9 @@ func (pl *plan) stepSupervisor() error {
 	pl.Exit(0)
 
 	pl.Here(child)
+	if cgroup != -1 {
+		pl.close(cgroup)
+	}
 	switch {
 	case !pl.forks():
 		pl.Send(tagHeld, pl.Call(unix.SYS_GETPID).Result())
@@ -73,6 +82,17 @@ func (pl *plan) stepSupervisor() error {
 		pl.Send(tagPid, pl.Call(unix.SYS_GETPID).Result())
 	}
 	return nil
+}
+
+// forkInto is fork(2), with a child that is born in a cgroup if it is not -1. The supervisor is not in it: it would be
+// counted, stopped and killed with the container.
+func (pl *plan) forkInto(cgroup launch.Arg) launch.Op {
+	if cgroup == -1 {
+		return pl.Call(unix.SYS_CLONE, launch.Arg(unix.SIGCHLD))
+	}
+	// struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup
+	args := pl.Words(unix.CLONE_INTO_CGROUP, 0, 0, 0, launch.Arg(unix.SIGCHLD), 0, 0, 0, 0, 0, cgroup)
+	return pl.Call(unix.SYS_CLONE3, args, 11*8)
 }
 
 // An exitRecord is what a supervisor has written.

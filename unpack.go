@@ -42,9 +42,10 @@ type unpacker struct {
 
 	meta      layerMeta
 	pending   map[string]*pendingDir // directories of the layer, by their real path
-	whiteouts map[string]bool        // paths, by parent's real path, that hide what is below
+	whiteouts map[string]bool        // paths, by parent's real path, at which a directory hides those of lower layers
 	owners    map[string]layerOwner  // what the user may not set
 	scanned   int
+	kept      int64 // bytes of names and attributes in the maps above
 	buf       []byte
 }
 
@@ -75,7 +76,8 @@ func unpackLayer(ctx context.Context, rootFD int, r io.Reader, own Ownership, li
 	}
 	defer u.dirs.close()
 
-	tr := tar.NewReader(r)
+	src := &failingReader{r: r}
+	tr := tar.NewReader(src)
 	for {
 		if err := ctx.Err(); err != nil {
 			return nil, context.Cause(ctx)
@@ -85,12 +87,16 @@ func unpackLayer(ctx context.Context, rootFD int, r io.Reader, own Ownership, li
 			break
 		}
 		if err != nil && !errors.Is(err, tar.ErrInsecurePath) { // names are checked below, more strictly
-			if errors.Is(err, tar.ErrHeader) || errors.Is(err, tar.ErrFieldTooLong) {
-				err = fmt.Errorf("%w: %w", ErrInvalidImage, err)
-			}
-			return nil, fmt.Errorf("read the layer's tar: %w", err)
+			return nil, src.tarError(err)
 		}
-		if err := u.entry(h, tr); err != nil {
+		content := func(b []byte) (int, error) {
+			n, err := tr.Read(b)
+			if err != nil && err != io.EOF {
+				err = src.tarError(err)
+			}
+			return n, err
+		}
+		if err := u.entry(h, readerFunc(content)); err != nil {
 			return nil, fmt.Errorf("entry %.300q: %w", h.Name, err)
 		}
 	}
@@ -102,12 +108,12 @@ func unpackLayer(ctx context.Context, rootFD int, r io.Reader, own Ownership, li
 
 // entry applies one entry of the tar.
 func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
-	if h.Typeflag == tar.TypeXGlobalHeader {
-		return nil // says nothing about files: git archive's commit id
-	}
 	u.meta.Entries++
 	if u.meta.Entries > u.limits.Entries {
 		return fmt.Errorf("%w: more than %d entries in a layer", ErrLimit, u.limits.Entries)
+	}
+	if h.Typeflag == tar.TypeXGlobalHeader {
+		return nil // says nothing about files: git archive's commit id
 	}
 	name, err := cleanName(h.Name)
 	if err != nil {
@@ -123,7 +129,7 @@ func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
 		}
 		root := u.pending[""]
 		root.attrs, root.listed = attrs, true
-		return nil
+		return u.keep("", &attrs)
 	}
 	parent, base := splitName(name)
 	if strings.Contains(name, whiteoutPrefix) {
@@ -159,6 +165,28 @@ func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
 	return fmt.Errorf("%w: entries of type %q are not known", ErrInvalidImage, h.Typeflag)
 }
 
+// keep counts what is remembered until the end of the layer. Compressed, the same name or attribute over and over is
+// next to nothing; here it would be memory.
+func (u *unpacker) keep(path string, a *fileAttrs) error {
+	u.kept += int64(len(path))
+	if a != nil {
+		u.kept += int64(len(a.capability))
+		for name, value := range a.xattrs {
+			u.kept += int64(len(name) + len(value))
+		}
+	}
+	if most := keptBytes + keptPerEntry*u.limits.Entries; u.kept > most {
+		return fmt.Errorf("%w: more than %d bytes of names and attributes of directories", ErrLimit, most)
+	}
+	return nil
+}
+
+// How much keep allows; see ImageLimits.Entries.
+const (
+	keptBytes    = 16 << 20
+	keptPerEntry = 64
+)
+
 // openDir is dirs.open, but a whiteout of this layer does not stand in the way: an entry below it means that
 // there is a new directory where the old one was hidden.
 func (u *unpacker) openDir(name string) (*unpackDir, error) {
@@ -166,14 +194,32 @@ func (u *unpacker) openDir(name string) (*unpackDir, error) {
 	if err == nil || !errors.Is(err, unix.ENOTDIR) {
 		return d, err
 	}
-	for i := 0; i <= len(name); i++ {
-		if i < len(name) && name[i] != '/' {
+	// The whiteout may be where a link of this layer leads to.
+	for path, links := name, 0; links < maxSymlinks; links++ {
+		switch removed, rerr := u.removeWhiteout(path); {
+		case rerr != nil:
+			return nil, rerr
+		case removed:
+			return u.openDir(name)
+		}
+		var lerr error
+		if path, lerr = u.dirs.readLink(path); lerr != nil {
+			break
+		}
+	}
+	return nil, fmt.Errorf("%w: %w", ErrInvalidImage, err)
+}
+
+// removeWhiteout removes a whiteout of this layer that stands in a path without links.
+func (u *unpacker) removeWhiteout(path string) (bool, error) {
+	for i := 0; i <= len(path); i++ {
+		if i < len(path) && path[i] != '/' {
 			continue
 		}
-		above, base := splitName(name[:i])
+		above, base := splitName(path[:i])
 		parent, err := u.dirs.lookup(above)
 		if err != nil {
-			break
+			return false, nil
 		}
 		if !u.whiteouts[joinName(parent.path, base)] {
 			continue
@@ -183,11 +229,11 @@ func (u *unpacker) openDir(name string) (*unpackDir, error) {
 			continue
 		}
 		if err := unix.Unlinkat(parent.fd, base, 0); err != nil {
-			return nil, fmt.Errorf("replace a whiteout: %w", err)
+			return false, fmt.Errorf("replace a whiteout: %w", err)
 		}
-		return u.dirs.open(name)
+		return true, nil
 	}
-	return nil, fmt.Errorf("%w: %w", ErrInvalidImage, err)
+	return false, nil
 }
 
 // finish sets the attributes of all directories, the deepest first.

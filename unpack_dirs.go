@@ -233,7 +233,7 @@ func cleanName(name string) (string, error) {
 		return "", fmt.Errorf("%w: the name %q contains a zero byte", ErrInvalidImage, name)
 	}
 	clean := isCleanName(name)
-	depth := 1
+	depth := 0
 	for part := range strings.SplitSeq(name, "/") {
 		if part == ".." {
 			return "", fmt.Errorf("%w: the name %q contains \"..\"", ErrInvalidImage, name)
@@ -241,7 +241,9 @@ func cleanName(name string) (string, error) {
 		if len(part) > unix.NAME_MAX {
 			return "", fmt.Errorf("%w: a component of %d bytes in a name", ErrLimit, len(part))
 		}
-		depth++
+		if part != "" && part != "." {
+			depth++
+		}
 	}
 	if depth > maxNameDepth {
 		return "", fmt.Errorf("%w: a name of %d components", ErrLimit, depth)

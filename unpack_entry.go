@@ -16,21 +16,23 @@ import (
 // This file makes what the entries of a layer say, one function for each kind.
 
 // place makes something in a directory. What is there already, from an earlier entry, is removed: the
-// last entry of a name wins.
+// last entry of a name wins. Where a name leads is decided once, as it may lead through the link that is removed.
 func (u *unpacker) place(parent, base string, make func(*unpackDir) error) error {
-	for try := 0; ; try++ {
-		d, err := u.openDir(parent)
-		if err != nil {
-			return err
-		}
-		err = make(d)
-		if err != unix.EEXIST || try > 0 {
-			return err
-		}
-		if err := u.clear(d, base); err != nil {
-			return err
-		}
+	d, err := u.openDir(parent)
+	if err != nil {
+		return err
 	}
+	if err := make(d); err != unix.EEXIST {
+		return err
+	}
+	real := d.path
+	if err := u.clear(d, base); err != nil {
+		return err
+	}
+	if d, err = u.openDir(real); err != nil {
+		return err
+	}
+	return make(d)
 }
 
 // clear removes what an earlier entry has made. The directory d is not valid thereafter.
@@ -51,11 +53,24 @@ func (u *unpacker) clear(d *unpackDir, base string) error {
 	case unix.S_IFLNK:
 		defer u.dirs.forget()
 	}
+	// It has hidden what lower layers have of that name. A directory that follows does not bring that back.
+	if err := u.hide(joinName(d.path, base)); err != nil {
+		return err
+	}
 	delete(u.owners, joinName(d.path, base))
 	if err := unix.Unlinkat(d.fd, base, 0); err != nil {
 		return fmt.Errorf("remove an earlier entry: %w", err)
 	}
 	return nil
+}
+
+// hide notes that a new directory of that path is not merged with those of lower layers.
+func (u *unpacker) hide(real string) error {
+	if u.whiteouts[real] {
+		return nil
+	}
+	u.whiteouts[real] = true
+	return u.keep(real, nil)
 }
 
 // forgetTree forgets what was noted about a directory that a later entry replaces, and about what is in it.
@@ -87,7 +102,7 @@ func (u *unpacker) mkdir(parent *unpackDir, base string, p *pendingDir) error {
 	p.opaque = u.whiteouts[real] // new, where the old one was hidden
 	u.pending[real] = p
 	u.meta.Inodes++
-	return nil
+	return u.keep(real, &p.attrs)
 }
 
 func (u *unpacker) directory(parent, base string, attrs fileAttrs) error {
@@ -99,7 +114,7 @@ func (u *unpacker) directory(parent, base string, attrs fileAttrs) error {
 		// Its entry follows entries below it, or it has two.
 		if p := u.pending[joinName(d.path, base)]; p != nil {
 			p.attrs, p.listed = attrs, true
-			return nil
+			return u.keep("", &attrs)
 		}
 		return err
 	})
@@ -111,7 +126,9 @@ func (u *unpacker) file(h *tar.Header, parent, base string, attrs fileAttrs, con
 		return fmt.Errorf("%w: more than %d bytes in a layer", ErrLimit, u.limits.Bytes)
 	}
 	return u.place(parent, base, func(d *unpackDir) error {
-		fd, err := unix.Openat(d.fd, base, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+		fd, err := openRetry(func() (int, error) {
+			return unix.Openat(d.fd, base, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+		})
 		if err != nil {
 			return err
 		}
@@ -147,7 +164,7 @@ func (u *unpacker) write(fd int, content io.Reader) error {
 			return nil
 		}
 		if rerr != nil {
-			return fmt.Errorf("read the layer's tar: %w", rerr)
+			return rerr
 		}
 	}
 }
@@ -175,7 +192,7 @@ func (u *unpacker) writeSparse(fd int, content io.Reader) error {
 			break
 		}
 		if rerr != nil {
-			return fmt.Errorf("read the layer's tar: %w", rerr)
+			return rerr
 		}
 	}
 	if err := unix.Ftruncate(fd, size); err != nil {
@@ -273,7 +290,9 @@ func (u *unpacker) whiteout(h *tar.Header, parent, base string) error {
 		return err
 	}
 	real := joinName(d.path, hidden)
-	u.whiteouts[real] = true
+	if err := u.hide(real); err != nil {
+		return err
+	}
 	switch err := unix.Mknodat(d.fd, hidden, unix.S_IFCHR, 0); err {
 	case nil:
 		u.meta.Inodes++

@@ -145,7 +145,9 @@ func (u *unpacker) setAttrs(fd int, path string, a *fileAttrs, kind uint32) erro
 
 // setAttrsAt sets the attributes of what cannot be opened: a symbolic link, a fifo.
 func (u *unpacker) setAttrsAt(d *unpackDir, base string, a *fileAttrs) error {
-	fd, err := unix.Openat(d.fd, base, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := openRetry(func() (int, error) {
+		return unix.Openat(d.fd, base, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	})
 	if err != nil {
 		return fmt.Errorf("open: %w", err)
 	}
@@ -175,6 +177,7 @@ func (u *unpacker) chown(path string, a *fileAttrs, chown func() error, kind uin
 	if u.ownership != OwnershipRoot {
 		if a.uid != 0 || a.gid != 0 || a.capability != nil {
 			u.owners[path] = layerOwner{path, a.uid, a.gid, kind | a.mode, a.capability}
+			return u.keep(path, nil)
 		}
 		return nil
 	}

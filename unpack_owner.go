@@ -4,7 +4,6 @@ package container
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -117,24 +116,7 @@ func (s *Store) runOwnersIn(ns, root *os.File, owners []layerOwner, emit func(ow
 		emit(c, o)
 	}
 	p.Exit(0)
-	child, err := p.Start(&launch.Attr{TempDir: filepath.Join(s.dir, "ingest")})
-	if err != nil {
-		return &Error{Op: "set owners", Err: err}
-	}
-	defer child.Release()
-	_, failure := child.Next() // io.EOF if nothing failed
-	state, err := child.Process().Wait()
-	if err != nil {
-		return err
-	}
-	var failed *launch.Error
-	if errors.As(failure, &failed) {
-		return stepError(failed)
-	}
-	if !state.Success() {
-		return &Error{Op: "set owners", Err: fmt.Errorf("%w: %v", launch.ErrDied, state)}
-	}
-	return nil
+	return runToEnd("set owners", p, filepath.Join(s.dir, "ingest"))
 }
 
 // ownerCalls emits calls about an entry.

@@ -6,6 +6,8 @@ import (
 	"context"
 	"io"
 	"io/fs"
+	"net"
+	"net/netip"
 	"os"
 	"runtime"
 	"syscall"
@@ -25,6 +27,8 @@ type Container struct{ _ struct{} }
 type liveProcess struct{}
 
 type terminal struct{}
+
+type seccompThread struct{}
 
 // New returns ErrUnsupported.
 func New(stateDir, id string, cfg Config) (*Container, error) { return nil, unsupported("new", id) }
@@ -93,6 +97,21 @@ func GetNamespacePaths(pid int) map[NamespaceKind]string { return nil }
 // JoinNetworkNamespace returns ErrUnsupported.
 func JoinNetworkNamespace(pid int, f func() error) error { return unsupported("join namespace", "") }
 
+// Dial returns ErrUnsupported.
+func (c *Container) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+	return nil, unsupported("dial", "")
+}
+
+// Listen returns ErrUnsupported.
+func (c *Container) Listen(network, address string) (net.Listener, error) {
+	return nil, unsupported("listen", "")
+}
+
+// ListenPacket returns ErrUnsupported.
+func (c *Container) ListenPacket(network, address string) (net.PacketConn, error) {
+	return nil, unsupported("listen", "")
+}
+
 // Wait returns ErrUnsupported.
 func (c *Container) Wait() error { return unsupported("wait", "") }
 
@@ -111,6 +130,9 @@ func (c *Container) Stop(ctx context.Context) error { return unsupported("stop",
 // Destroy returns ErrUnsupported.
 func (c *Container) Destroy() error { return unsupported("destroy", "") }
 
+// InterfaceStats returns ErrUnsupported.
+func (c *Container) InterfaceStats() ([]InterfaceStats, error) { return nil, unsupported("stats", "") }
+
 // Pid returns 0.
 func (c *Container) Pid() int { return 0 }
 
@@ -121,6 +143,9 @@ func (c *Container) Status() (Status, error) { return "", unsupported("state", "
 func (c *Container) State() (*ContainerState, error) { return nil, unsupported("state", "") }
 
 func (c *Container) annotate(*ContainerState) error { return unsupported("save state", "") }
+
+// CanLimitDevices returns ErrUnsupported.
+func CanLimitDevices() error { return unsupported("cgroup", "") }
 
 // Explain returns ErrUnsupported: the list consists of Linux's system calls.
 func Explain(cfg Config, p *Process) (string, error) { return "", unsupported("explain", "") }
@@ -153,3 +178,81 @@ func (p *Process) SystemTime() time.Duration { return 0 }
 
 // UserTime returns 0.
 func (p *Process) UserTime() time.Duration { return 0 }
+
+// Valid returns ErrUnsupported.
+func (c *SeccompCall) Valid() error { return unsupported("seccomp call", "") }
+
+// ReadAt returns ErrUnsupported.
+func (c *SeccompCall) ReadAt(p []byte, addr int64) (int, error) {
+	return 0, unsupported("read memory", "")
+}
+
+// ReadString returns ErrUnsupported.
+func (c *SeccompCall) ReadString(addr uint64, max int) (string, error) {
+	return "", unsupported("read memory", "")
+}
+
+// WriteAt returns ErrUnsupported.
+func (c *SeccompCall) WriteAt(p []byte, addr int64) (int, error) {
+	return 0, unsupported("write memory", "")
+}
+
+// File returns ErrUnsupported.
+func (c *SeccompCall) File(fd int) (*os.File, error) { return nil, unsupported("take descriptor", "") }
+
+// AddFile returns ErrUnsupported.
+func (c *SeccompCall) AddFile(f *os.File, fd int, closeOnExec bool) (int, error) {
+	return 0, unsupported("add descriptor", "")
+}
+
+// Reconcile returns ErrUnsupported.
+func Reconcile(ctx context.Context, stateDir string) error { return unsupported("reconcile", "") }
+
+// A PortForwarder needs Linux.
+type PortForwarder struct{ _ struct{} }
+
+// NewPortForwarder returns ErrUnsupported.
+func NewPortForwarder(stateDir, bridge string, addresses ...netip.Addr) (*PortForwarder, error) {
+	return nil, unsupported("forward ports", "")
+}
+
+// AddMapping returns ErrUnsupported.
+func (f *PortForwarder) AddMapping(m PortMapping) (PortMapping, error) {
+	return m, unsupported("forward port", "")
+}
+
+// RemoveMapping returns ErrUnsupported.
+func (f *PortForwarder) RemoveMapping(m PortMapping) error { return unsupported("remove port", "") }
+
+// Cleanup does nothing.
+func (f *PortForwarder) Cleanup() error { return nil }
+
+// EnsureBridge returns ErrUnsupported.
+func EnsureBridge(ctx context.Context, cfg BridgeConfig) (*Bridge, error) {
+	return nil, unsupported("bridge", cfg.Name)
+}
+
+// RemoveBridge returns ErrUnsupported.
+func RemoveBridge(ctx context.Context, stateDir, name string) error {
+	return unsupported("remove bridge", name)
+}
+
+// Bridges returns ErrUnsupported.
+func Bridges(stateDir string) ([]*Bridge, error) { return nil, unsupported("bridges", stateDir) }
+
+// EnsureForwardingEnabled returns ErrUnsupported.
+func EnsureForwardingEnabled(ctx context.Context) error { return unsupported("forwarding", "") }
+
+// A Network is the connection of a process's network namespace.
+type Network struct{}
+
+// SetupContainerNetwork returns ErrUnsupported.
+func SetupContainerNetwork(ctx context.Context, pid int, cfg NetworkConfig) (*Network, error) {
+	return nil, unsupported("set up network", "")
+}
+
+// State returns nothing.
+func (n *Network) State() NetworkState { return NetworkState{} }
+
+// Cleanup returns ErrUnsupported.
+func (n *Network) Cleanup() error { return unsupported("set up network", "") }

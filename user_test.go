@@ -163,7 +163,7 @@ func TestCVE_2026_47262(t *testing.T) {
 			} else {
 				pureWantFields(t, err, "User")
 			}
-			if d := time.Since(start); d > 5*time.Second { // it would hang, or read gigabytes
+			if d := time.Since(start); d > 30*time.Second { // it would hang, or read gigabytes
 				t.Errorf("%.40q: took %v", passwd, d)
 			}
 		}

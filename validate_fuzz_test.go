@@ -24,6 +24,10 @@ func FuzzValidateConfig(f *testing.F) {
 		c.Scheduler = &Scheduler{Policy: "deadline", Runtime: 2000, Deadline: 3000}
 		c.IOPriority = &IOPriority{Class: "be", Priority: 4}
 		c.CPUAffinity = "0-3"
+	}), pureConfig(func(c *Config) {
+		c.Network = pureNetwork()
+	}), pureConfig(func(c *Config) {
+		c.Network = &NetworkConfig{Mode: NetworkModeEgress, EgressAllow: []string{"*.example.com:443"}, PortMappings: []PortMapping{{HostSocket: "/run/x", ContainerPort: 80}}}
 	})} {
 		b, err := json.Marshal(c)
 		if err != nil {
@@ -54,6 +58,9 @@ func FuzzValidateConfig(f *testing.F) {
 			if strings.HasPrefix(m.Target, "/proc/") || m.Target == "/" || strings.Contains(m.Target, "..") && strings.Contains(m.Target, "/../") {
 				t.Fatalf("%s\nmounted on %s", b, m.Target)
 			}
+		}
+		if c.Network != nil {
+			checkPureNetwork(t, c.Network)
 		}
 		if _, err := c.Capabilities.sets(); err != nil {
 			t.Fatalf("%s\n%v", b, err)

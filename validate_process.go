@@ -14,6 +14,8 @@ var processChecks = []func(*Process) []error{
 	checkCwd,
 	checkWaitDelay,
 	checkConsole,
+	checkProcessCgroup,
+	checkProcessLabels,
 	checkSettings,
 }
 

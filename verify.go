@@ -3,6 +3,7 @@
 package container
 
 import (
+	"errors"
 	"fmt"
 	"hash"
 	"io"
@@ -55,6 +56,33 @@ func (h *hashedReader) Read(p []byte) (int, error) {
 	h.hash.Write(p[:n])
 	return n, err
 }
+
+// failingReader remembers how reading has failed.
+type failingReader struct {
+	r   io.Reader
+	err error
+}
+
+func (f *failingReader) Read(p []byte) (int, error) {
+	n, err := f.r.Read(p)
+	if err != nil && err != io.EOF {
+		f.err = err
+	}
+	return n, err
+}
+
+// tarError is the error of a tar that is read from f: what could not be read says so itself, all else is the tar's fault. The
+// package archive/tar has errors for that without a type.
+func (f *failingReader) tarError(err error) error {
+	if f.err == nil && !errors.Is(err, ErrInvalidImage) {
+		err = fmt.Errorf("%w: %w", ErrInvalidImage, err)
+	}
+	return fmt.Errorf("read the layer's tar: %w", err)
+}
+
+type readerFunc func(p []byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 // boundedReader fails with ErrLimit beyond the limit.
 type boundedReader struct {

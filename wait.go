@@ -4,6 +4,7 @@ package container
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"os"
 	"syscall"
@@ -25,7 +26,7 @@ func (c *Container) Wait() error {
 	if p, err := c.process(); err == nil {
 		return p.waitEnd()
 	}
-	if err := c.waitOther(); err != nil {
+	if err := c.waitOther(context.Background()); err != nil {
 		var exit *ExitError
 		if errors.As(err, &exit) {
 			return err
@@ -35,8 +36,23 @@ func (c *Container) Wait() error {
 	return nil
 }
 
+// waitContext waits for the end of the first process, and returns how it was, or the error of ctx if that ends before. Unlike Wait
+// it does not wait for output to be copied.
+func (c *Container) waitContext(ctx context.Context) error {
+	p, err := c.process()
+	if err != nil {
+		return c.waitOther(ctx)
+	}
+	select {
+	case <-p.live.ended:
+		return p.live.exit
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // waitOther waits for a process that is not ours.
-func (c *Container) waitOther() error {
+func (c *Container) waitOther(ctx context.Context) error {
 	for {
 		st, err := c.state()
 		switch {
@@ -50,7 +66,7 @@ func (c *Container) waitOther() error {
 			if at, err := st.supervised(); err != nil {
 				return err
 			} else if !at {
-				return errUnknownExit
+				return c.endOf(ctx, nil)
 			}
 		}
 		// A supervisor ends after it has written how the process ended.
@@ -65,9 +81,15 @@ func (c *Container) waitOther() error {
 		if err != nil {
 			return err
 		}
+		stop := context.AfterFunc(ctx, func() { pidfd.SetReadDeadline(time.Unix(1, 0)) })
 		err = waitPidfd(pidfd)
+		stop()
+		if ctx.Err() != nil {
+			pidfd.Close()
+			return ctx.Err()
+		}
 		if err == nil && st.Supervisor.Pid == 0 {
-			err = c.endOf(pidfd)
+			err = c.endOf(ctx, pidfd)
 			pidfd.Close()
 			return err
 		}
@@ -93,10 +115,15 @@ func (st *stored) supervised() (bool, error) {
 
 // endOf is how a process has ended that has another parent: the parent records it in a moment if it is one of
 // ours, and when it has waited for it the kernel tells as well.
-func (c *Container) endOf(pidfd *os.File) error {
-	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+//
+// Pidfd is nil if the process was gone before it could be opened.
+func (c *Container) endOf(ctx context.Context, pidfd *os.File) error {
+	for deadline := time.Now().Add(time.Second); ctx.Err() == nil && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		if st, err := c.state(); err == nil && st.Status == StatusStopped && !st.Stopped.IsZero() {
 			return st.exit()
+		}
+		if pidfd == nil {
+			continue
 		}
 		info := unix.PidfdInfo{Mask: pidfdInfoExit}
 		if err := unix.IoctlPidfdInfo(int(pidfd.Fd()), &info); err == nil && info.Mask&pidfdInfoExit != 0 {
@@ -111,13 +138,16 @@ const pidfdInfoExit = 1 << 3
 
 // exit is the recorded end of the process, as Wait returns it.
 func (st *ContainerState) exit() error {
-	switch st.ExitCode {
-	case unknownExit:
+	switch {
+	case st.ExitCode == unknownExit:
 		return errUnknownExit
-	case 0:
+	case st.ExitCode == 0 && !st.TimedOut && !st.CPUTimeUsedUp:
 		return nil
 	}
-	return &ExitError{Code: st.ExitCode, Signal: st.ExitSignal}
+	return &ExitError{
+		Code: st.ExitCode, Signal: st.ExitSignal,
+		OOMKilled: st.OOMKilled, TimedOut: st.TimedOut, CPUTimeUsedUp: st.CPUTimeUsedUp,
+	}
 }
 
 // open opens the process, if it still is the same.
