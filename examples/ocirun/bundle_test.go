@@ -131,7 +131,7 @@ func (r runtime) run(args ...string) (out string, code int) {
 		r.t.Fatal(err)
 	}
 	defer file.Close()
-	cmd := exec.Command("timeout", append([]string{"-k", "1", "20", r.args[0]}, all...)...)
+	cmd := exec.Command("timeout", append([]string{"-k", "5", "60", r.args[0]}, all...)...)
 	cmd.Stdout, cmd.Stderr = file, file
 	cmd.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+r.t.TempDir())
 	err = cmd.Run()
@@ -158,7 +158,7 @@ func (r runtime) must(args ...string) string {
 // await waits until a container has a status.
 func (r runtime) await(id, status string) {
 	r.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		var state struct{ Status string }
 		out, _ := r.run("state", id)
 		if json.Unmarshal([]byte(out), &state) == nil && state.Status == status {

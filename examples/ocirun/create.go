@@ -63,8 +63,16 @@ func (s *startFlags) make(a *app, id string, detached bool) (*container.Containe
 	if p == nil {
 		return nil, nil, errors.New("process property must not be empty")
 	}
+	if a.cgroupManager == "disabled" || container.CanLimitDevices() != nil { // no cgroup, or rootless
+		if err := cfg.LimitDevicesByMounts(); err != nil {
+			return nil, nil, err
+		}
+	}
 	if cfg.Umask == nil {
 		cfg.Umask = callersUmask()
+	}
+	if err := a.placeCgroup(&cfg); err != nil {
+		return nil, nil, err
 	}
 	cfg.HostKeyring = s.keepKeyring
 	cfg.Logger = a.logger
@@ -76,6 +84,26 @@ func (s *startFlags) make(a *app, id string, detached bool) (*container.Containe
 	}
 	c, err := container.New(a.root, id, cfg)
 	return c, p, err
+}
+
+// placeCgroup carries out the flags about cgroups.
+func (a *app) placeCgroup(cfg *container.Config) error {
+	systemd := a.systemdCgroup || a.cgroupManager == "systemd"
+	switch {
+	case a.cgroupManager == "disabled":
+		if cfg.Resources != nil {
+			return errors.New("cgroups are disabled, but linux.resources asks for limits")
+		}
+		cfg.Cgroup = nil
+	case systemd && cfg.Cgroup != nil && cfg.Cgroup.Manager == container.CgroupFS:
+		return errors.New("expected cgroupsPath to be of format \"slice:prefix:name\" for systemd cgroups")
+	case systemd:
+		if cfg.Cgroup == nil {
+			cfg.Cgroup = &container.CgroupConfig{}
+		}
+		cfg.Cgroup.Manager = container.CgroupSystemd
+	}
+	return nil
 }
 
 // callersUmask is the umask of this process, which the specification makes the default.

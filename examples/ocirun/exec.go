@@ -25,7 +25,7 @@ type execFlags struct {
 	env, groups, caps    stringList
 	tty, detach, noPrivs bool
 	label, apparmor      string
-	cgroup               stringList
+	cgroup               string
 }
 
 func (e *execFlags) define(f *flag.FlagSet) {
@@ -35,10 +35,10 @@ func (e *execFlags) define(f *flag.FlagSet) {
 	f.IntVar(&e.preserve, "preserve-fds", 0, "pass `N` additional descriptors to the container")
 	f.StringVar(&e.cwd, "cwd", "", "current working `directory` in the container")
 	f.BoolVar(&e.noPrivs, "no-new-privs", false, "set no_new_privs")
-	f.StringVar(&e.label, "process-label", "", "refused: SELinux labels are not applied yet")
-	f.StringVar(&e.apparmor, "apparmor", "", "refused: AppArmor profiles are not applied yet")
-	f.Var(&e.cgroup, "cgroup", "refused: there are no cgroups yet")
-	f.Bool("ignore-paused", false, "taken and ignored: a container cannot be paused yet")
+	f.StringVar(&e.label, "process-label", "", "the SELinux `label` of the process")
+	f.StringVar(&e.apparmor, "apparmor", "", "the AppArmor `profile` of the process")
+	f.StringVar(&e.cgroup, "cgroup", "", "`path` of a cgroup below the container's; made if it is missing")
+	f.Bool("ignore-paused", false, "taken and ignored: no process can start in a paused container")
 	for _, name := range []string{"env", "e"} {
 		f.Var(&e.env, name, "set an environment variable `KEY=VALUE`")
 	}
@@ -89,6 +89,7 @@ func (e *execFlags) exec(a *app, args []string) (int, error) {
 	if err != nil {
 		return 255, err
 	}
+	p.Cgroup = strings.Trim(e.cgroup, "/")
 	if p.ExtraFiles, err = extraFiles(e.preserve, p); err != nil {
 		return 255, err
 	}
@@ -118,13 +119,8 @@ func (e *execFlags) exec(a *app, args []string) (int, error) {
 
 // describe is the process that the flags ask for: that of --process, or the container's own with changes.
 func (e *execFlags) describe(c *container.Container, args []string) (*container.Process, error) {
-	switch {
-	case e.label != "":
-		return nil, errors.New("--process-label: SELinux labels are not applied yet")
-	case e.apparmor != "":
-		return nil, errors.New("--apparmor: AppArmor profiles are not applied yet")
-	case len(e.cgroup) > 0:
-		return nil, errors.New("--cgroup: there are no cgroups yet")
+	if strings.Contains(e.cgroup, ":") {
+		return nil, errors.New("--cgroup: cgroup v2 has no places for single controllers")
 	}
 	if e.process != "" {
 		text, err := os.ReadFile(e.process)
@@ -159,6 +155,12 @@ func (e *execFlags) change(p *specs.Process, args []string) error {
 	p.Env = append(p.Env, e.env...)
 	if e.cwd != "" {
 		p.Cwd = e.cwd
+	}
+	if e.apparmor != "" {
+		p.ApparmorProfile = e.apparmor
+	}
+	if e.label != "" {
+		p.SelinuxLabel = e.label
 	}
 	if e.noPrivs {
 		p.NoNewPrivileges = true

@@ -6,8 +6,12 @@
 //	go build ./examples/ocirun
 //	podman --runtime "$PWD/ocirun" run --rm -it alpine
 //
-// Cgroups, seccomp profiles and LSM labels are not there yet: a bundle that asks for them is refused.
-// Podman is to be told so: --cgroups=disabled --security-opt seccomp=unconfined.
+// Limits, statistics, events and pauses need a cgroup, which the container gets where there are any; podman's --cgroup-manager
+// can be cgroupfs or systemd, also of an ordinary user. Where the controller of a limit is missing, the container is refused.
+//
+// An AppArmor profile or an SELinux label is applied, or refused where the kernel has no such module, but for "unconfined".
+// Where linux.cgroupsPath has the form slice:prefix:name systemd makes the
+// cgroup, with or without --systemd-cgroup.
 package main
 
 import (
@@ -35,6 +39,7 @@ type app struct {
 	logFormat     string
 	debug         bool
 	systemdCgroup bool
+	cgroupManager string
 	logger        *slog.Logger
 }
 
@@ -54,20 +59,20 @@ var commands = []command{
 	{"checkpoint", "<container-id>", "checkpoint a running container", 0, -1, later("checkpoints")},
 	{"create", "<container-id>", "create a container", 1, 1, createCommand},
 	{"delete", "<container-id>", "delete any resources held by a container", 1, 1, deleteCommand},
-	{"events", "<container-id>", "display container events such as OOM notifications and resource usage", 0, -1, later("events")},
+	{"events", "<container-id>", "display container events such as OOM notifications and resource usage", 1, 1, eventsCommand},
 	{"exec", "<container-id> <command> [args]...", "execute a new process inside the container", 1, -1, execCommand},
 	{"features", "", "show the enabled features", 0, 0, featuresCommand},
 	{"kill", "<container-id> [signal]", "send a signal (default: SIGTERM) to the container's init process", 1, 2, killCommand},
 	{"list", "", "list the containers of the given root", 0, 0, listCommand},
-	{"pause", "<container-id>", "suspend all processes inside the container", 0, -1, later("cgroups")},
+	{"pause", "<container-id>", "suspend all processes inside the container", 1, 1, pauseCommand},
 	{"ps", "<container-id> [ps options]", "display the processes inside a container", 1, -1, psCommand},
 	{"restore", "<container-id>", "restore a container from a checkpoint", 0, -1, later("checkpoints")},
-	{"resume", "<container-id>", "resume all processes that have been paused", 0, -1, later("cgroups")},
+	{"resume", "<container-id>", "resume all processes that have been paused", 1, 1, resumeCommand},
 	{"run", "<container-id>", "create and run a container", 1, 1, runCommand},
 	{"spec", "", "create a new specification file", 0, 0, specCommand},
 	{"start", "<container-id>", "execute the user defined process in a created container", 1, 1, startCommand},
 	{"state", "<container-id>", "output the state of a container", 1, 1, stateCommand},
-	{"update", "<container-id>", "update container resource constraints", 0, -1, later("cgroups")},
+	{"update", "<container-id>", "update container resource constraints", 1, 1, updateCommand},
 }
 
 // later stands for a command that needs what this package cannot do yet.
@@ -85,9 +90,9 @@ func run(args []string) int {
 	flags.StringVar(&a.log, "log", "", "log `file` (default: standard error)")
 	flags.StringVar(&a.logFormat, "log-format", "text", "`format` of the log: text or json")
 	flags.BoolVar(&a.debug, "debug", false, "log more")
-	flags.BoolVar(&a.systemdCgroup, "systemd-cgroup", false, "linux.cgroupsPath is of the form slice:prefix:name; there are no cgroups yet")
-	flags.String("cgroup-manager", "", "crun's word for the same; \"disabled\" is what there is")
-	flags.String("rootless", "auto", "taken and ignored: there are no cgroups yet")
+	flags.BoolVar(&a.systemdCgroup, "systemd-cgroup", false, "linux.cgroupsPath must be of the form slice:prefix:name")
+	flags.StringVar(&a.cgroupManager, "cgroup-manager", "", "crun's word for the same: cgroupfs, systemd or disabled, which makes none")
+	flags.String("rootless", "auto", "taken and ignored: it is found out")
 	flags.String("criu", "", "taken and ignored: there are no checkpoints yet")
 	version := flags.Bool("version", false, "print the version")
 	flags.BoolVar(version, "v", false, "print the version")

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -25,34 +26,38 @@ import (
 // A podman is one installation of it: images and containers of its own, and our runtime. It sees nothing
 // of the machine's or the user's own.
 type podman struct {
-	t   testing.TB
-	dir string
-	env []string
+	t       testing.TB
+	dir     string
+	env     []string
+	options []string // before each command
 }
 
 // testImage is the image that all tests run, made of busybox.
 const testImage = "localhost/busybox:test"
 
-// podmanConf says what our runtime cannot do yet: cgroups and seccomp profiles. The limits are below those of
-// any user that runs tests.
+// podmanConf says what makes cgroups, and whether containers get any. The limits are below those of any user that
+// runs tests.
 const podmanConf = `
 [engine]
-cgroup_manager = "cgroupfs"
+cgroup_manager = %q
 events_logger = "file"
 runtime = "ocirun"
-runtime_supports_nocgroup = ["ocirun"]
+runtime_supports_nocgroup = ["ocirun", "crun"]
 runtime_supports_json = ["ocirun"]
 [engine.runtimes]
 ocirun = [%q]
 [containers]
-cgroups = "disabled"
+cgroups = %q
 log_driver = "k8s-file"
 default_ulimits = ["nofile=512:512", "nproc=1000:1000"]
 `
 
-// newPodman makes an installation. At the end of the test nothing of it is left, and nothing that it has
-// started.
-func newPodman(t testing.TB) *podman {
+// newPodman makes an installation without cgroups, which works everywhere. At the end of the test nothing of it is left, and
+// nothing that it has started.
+func newPodman(t testing.TB) *podman { return newPodmanCgroups(t, "cgroupfs", "disabled") }
+
+// newPodmanCgroups is newPodman with a manager of cgroups, and a mode: which containers get any.
+func newPodmanCgroups(t testing.TB, manager, mode string) *podman {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("podman takes its time")
@@ -74,12 +79,19 @@ func newPodman(t testing.TB) *podman {
 		}
 	}
 	clitest.Executable(t, dir+"/ocirun", "--root", dir+"/state")
-	if err := os.WriteFile(dir+"/containers.conf", fmt.Appendf(nil, podmanConf, dir+"/ocirun"), 0o644); err != nil {
+	if err := os.WriteFile(dir+"/containers.conf", fmt.Appendf(nil, podmanConf, manager, dir+"/ocirun", mode), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	p.env = []string{
 		"HOME=" + dir + "/home", "XDG_RUNTIME_DIR=" + dir + "/run", "CONTAINERS_CONF=" + dir + "/containers.conf",
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TMPDIR=" + dir, "TERM=vt100",
+	}
+	if mode != "disabled" && os.Geteuid() != 0 { // podman and the runtime call the user's own systemd
+		bus := fmt.Sprintf("/run/user/%d/bus", os.Geteuid())
+		if err := os.Symlink(bus, dir+"/run/bus"); err != nil {
+			t.Fatal(err)
+		}
+		p.env = append(p.env, "DBUS_SESSION_BUS_ADDRESS=unix:path="+bus)
 	}
 	busyboxTree(t, dir+"/tree")
 	if err := writeTar(dir+"/image.tar", dir+"/tree"); err != nil {
@@ -125,8 +137,8 @@ func writeTar(file, tree string) error {
 
 // command is podman with a command line of a user's, bounded in time.
 func (p *podman) command(args ...string) *exec.Cmd {
-	all := []string{"-k", "5", "60", "podman", "--root", p.dir + "/storage", "--runroot", p.dir + "/runroot", "--tmpdir", p.dir + "/tmp", "--storage-driver", "vfs"}
-	cmd := exec.Command("timeout", append(all, args...)...)
+	all := []string{"-k", "5", "120", "podman", "--root", p.dir + "/storage", "--runroot", p.dir + "/runroot", "--tmpdir", p.dir + "/tmp", "--storage-driver", "vfs"}
+	cmd := exec.Command("timeout", slices.Concat(all, p.options, args)...)
 	cmd.Env = p.env
 	return cmd
 }
@@ -202,7 +214,7 @@ func (p *podman) remove() {
 	if len(left) > 0 || err != nil {
 		p.t.Errorf("the runtime's containers are left: %v, %v", left, err)
 	}
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		err := os.RemoveAll(p.dir) // podman's clean-up of a container may still be at work
 		if err == nil || errors.Is(err, fs.ErrNotExist) {
 			return
@@ -214,14 +226,14 @@ func (p *podman) remove() {
 	}
 }
 
-// unconfined are the options of a container of the tests.
-func unconfined(network string, args ...string) []string {
-	return append([]string{"--network", network, "--security-opt", "seccomp=unconfined"}, args...)
+// with are the options of a container of the tests. Podman adds its own profile of system calls.
+func with(network string, args ...string) []string {
+	return append([]string{"--network", network}, args...)
 }
 
 // once is the command line of a container that is gone when it ends.
 func once(args ...string) []string {
-	return append([]string{"run", "--rm"}, unconfined("none", args...)...)
+	return append([]string{"run", "--rm"}, with("none", args...)...)
 }
 
 // sh is the command line of a container that runs a script, with options before the image.

@@ -2,9 +2,12 @@
 // it ends.
 //
 //	go run ./examples/sandbox -- sh -c 'id; hostname; ps; touch /etc/x && echo changed only in here'
+//	go run ./examples/sandbox -net allow=example.com:443 -- curl https://example.com
+//	go run ./examples/sandbox -p 127.0.0.1:8080:80 -- busybox httpd -f -p 80
 //
 // The command sees the host's / copy-on-write, an empty /tmp, and of the environment PATH, HOME,
-// TERM and LANG. With -rw it may write to the current directory. Without a command it is a shell.
+// TERM and LANG. With -rw it may write to the current directory, with -net connect to what is allowed, and with -p be reached. Without a command it
+// is a shell.
 package main
 
 import (
@@ -23,9 +26,10 @@ func run() int {
 	var mounts cli.Mounts
 	rw := flag.Bool("rw", false, "let the command write to the current directory")
 	workDir := flag.String("w", "", "working `directory` (default: the current one)")
+	network := netFlags()
 	flag.Var(&mounts, "v", "bind `SRC:DST[:OPTIONS]`, for example ./data:/data:ro; can be given several times")
 	flag.Usage = func() {
-		fmt.Fprintln(flag.CommandLine.Output(), "usage: sandbox [-rw] [-v SRC:DST[:OPTIONS]]... [-w DIR] [--] [COMMAND...]")
+		fmt.Fprintln(flag.CommandLine.Output(), "usage: sandbox [-rw] [-v SRC:DST[:OPTIONS]]... [-w DIR] [-net MODE] [-p PORTS]... [--] [COMMAND...]")
 		flag.PrintDefaults()
 	}
 	flag.Parse()
@@ -41,6 +45,7 @@ func run() int {
 	cfg.Root = container.HostRoot
 	cfg.Hostname = "sandbox"
 	cfg.DieWithParent = true
+	network.apply(&cfg)
 	cfg.Mounts = append(cfg.Mounts, container.Mount{Type: "tmpfs", Target: "/tmp", Flags: container.NoSuid | container.NoDev, Data: "mode=1777"})
 	cfg.Mounts = append(cfg.Mounts, visible(cwd, *rw)...)
 	cfg.Mounts = append(cfg.Mounts, mounts...)

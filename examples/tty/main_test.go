@@ -3,7 +3,9 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +19,9 @@ import (
 )
 
 func TestMain(m *testing.M) { clitest.Main(m, main) }
+
+// patience is how long things may take that come soon, on a machine that has much to do.
+const patience = time.Minute
 
 // A window is a terminal of tmux with a shell in it, whose screen can be read.
 type window struct {
@@ -43,12 +48,13 @@ func newWindow(t *testing.T, width, height int) *window {
 	}
 	t.Cleanup(func() {
 		w.tmux("kill-server")
-		timer := time.AfterFunc(5*time.Second, func() { server.Process.Kill() })
+		timer := time.AfterFunc(30*time.Second, func() { server.Process.Kill() })
 		defer timer.Stop()
 		server.Wait()
 	})
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if _, err := os.Stat(w.socket); err == nil {
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		if conn, err := net.Dial("unix", w.socket); err == nil { // a client that nobody answers would start another server
+			conn.Close()
 			break
 		}
 		if time.Now().After(deadline) {
@@ -93,7 +99,7 @@ func (w *window) lines() []string {
 // awaitThat waits until the screen is as it should be.
 func (w *window) awaitThat(what string, is func(lines []string) bool) {
 	w.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		lines := w.lines()
 		if is(lines) {
 			return
@@ -104,12 +110,17 @@ func (w *window) awaitThat(what string, is func(lines []string) bool) {
 	}
 }
 
+// unprompted is a line without the prompt of a shell that printed it late, when what it asks for had been typed already.
+func unprompted(line string) string {
+	return strings.TrimPrefix(strings.TrimPrefix(line, "outer$ "), "tty$ ")
+}
+
 // await waits until a line begins with the text.
 func (w *window) await(text string) {
 	w.t.Helper()
 	w.awaitThat(fmt.Sprintf("%q", text), func(lines []string) bool {
 		for _, line := range lines {
-			if strings.HasPrefix(line, text) {
+			if strings.HasPrefix(line, text) || strings.HasPrefix(unprompted(line), text) {
 				return true
 			}
 		}
@@ -151,7 +162,9 @@ func (w *window) inside(f func()) {
 	w.prompt("tty$")
 	f()
 	w.line("exit 3")
-	w.await("ended with 3")
+	w.awaitThat("end", func(lines []string) bool { // what was typed before the last prompt was there stands above it
+		return slices.ContainsFunc(lines, func(line string) bool { return unprompted(line) == "ended with 3" })
+	})
 	w.line("stty -g >$DIR/after; cmp $DIR/before $DIR/after && echo 'same modes'")
 	w.await("same modes")
 	w.line("cat; echo done")
@@ -159,7 +172,7 @@ func (w *window) inside(f func()) {
 	w.awaitThat("line twice", func(lines []string) bool {
 		n := 0
 		for _, line := range lines {
-			if line == "typed in cooked mode" {
+			if unprompted(line) == "typed in cooked mode" {
 				n++
 			}
 		}
@@ -185,10 +198,11 @@ func TestShell(t *testing.T) {
 
 func TestJobControl(t *testing.T) {
 	w := newWindow(t, 80, 24)
+	sleep := fmt.Sprint("sleep ", 1_000_000+os.Getpid()) // which nobody else runs on this machine
 	w.inside(func() {
 		w.line("sleep 200 &")
-		w.line("sleep 100")
-		w.awaitProcess("sleep 100")
+		w.line(sleep)
+		w.awaitForeground(sleep)
 		w.keys("C-z")
 		w.awaitThat("stopped job", func(lines []string) bool { return strings.Contains(strings.Join(lines, "\n"), "^Z[2] + Stopped") })
 		w.clear("tty$")
@@ -196,7 +210,13 @@ func TestJobControl(t *testing.T) {
 		w.await("[2] + Stopped")
 		w.await("[1] - Running")
 		w.line("fg")
-		w.awaitThat("job in the foreground", func(lines []string) bool { return strings.Contains(strings.Join(lines, "\n"), "fg\nsleep 100") })
+		w.awaitThat("job in the foreground", func(lines []string) bool {
+			for i := range lines {
+				lines[i] = unprompted(lines[i])
+			}
+			return strings.Contains(strings.Join(lines, "\n"), "fg\n"+sleep)
+		})
+		w.awaitForeground(sleep) // the shell says so first
 		w.keys("C-c")
 		w.clear("tty$")
 		w.line("jobs; echo alive $((6*7))") // the job in the background and the shell
@@ -206,19 +226,25 @@ func TestJobControl(t *testing.T) {
 	})
 }
 
-// awaitProcess waits until the command runs in the container, which is a moment after it was typed.
-func (w *window) awaitProcess(command string) {
+// awaitForeground waits until the command runs in the container and gets the keys, which is a moment after it was typed.
+func (w *window) awaitForeground(command string) {
 	w.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		list, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 		for _, file := range list {
 			text, _ := os.ReadFile(file)
-			if strings.TrimSuffix(strings.ReplaceAll(string(text), "\x00", " "), " ") == command {
+			if strings.TrimSuffix(strings.ReplaceAll(string(text), "\x00", " "), " ") != command {
+				continue
+			}
+			// See proc_pid_stat(5): its state, its process group, and the one in the foreground of its terminal.
+			stat, _ := os.ReadFile(filepath.Join(filepath.Dir(file), "stat"))
+			f := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+			if len(f) > 5 && f[0] == "S" && f[2] == f[5] {
 				return
 			}
 		}
 	}
-	w.t.Fatalf("%s does not run", command)
+	w.t.Fatalf("%s does not run in the foreground", command)
 }
 
 // An editor draws the whole screen, and anew when the window's size changes.
@@ -232,11 +258,22 @@ func TestEditor(t *testing.T) {
 			w.awaitThat("screen of the editor", func(lines []string) bool {
 				return len(lines) == height && lines[1] == "~" && lines[height-2] == "~" && !strings.HasPrefix(lines[height-1], "~")
 			})
-			w.keys("Escape")
-			w.line(":set columns? lines?")
-			w.await(fmt.Sprintf("  columns=%d", width))
-			w.await(fmt.Sprintf("  lines=%d", height))
-			w.keys("Enter")
+			// The window has its new size a moment before the editor is told.
+			want, got := fmt.Sprintf("  columns=%d\n  lines=%d\n", width, height), ""
+			for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+				w.keys("Escape")
+				w.line(":set columns? lines?")
+				w.awaitThat("answer of the editor", func(lines []string) bool {
+					got = strings.Join(lines, "\n") + "\n"
+					return strings.Contains(got, "  lines=")
+				})
+				w.keys("Enter")
+				if strings.Contains(got, want) {
+					return
+				}
+				time.Sleep(100 * time.Millisecond)
+			}
+			t.Fatalf("the editor shows %s, want %s", got, want)
 		}
 		size(80, 24)
 		w.resize(100, 35)

@@ -44,6 +44,7 @@ func Run(name string, cfg container.Config, p *container.Process) (code int) {
 	if err := c.Run(context.Background(), p); err != nil {
 		return Fail(name, err)
 	}
+	tellPorts(name, c, cfg.Network)
 	go func() {
 		seen := map[os.Signal]bool{}
 		for s := range signals {
@@ -63,6 +64,22 @@ func Run(name string, cfg container.Config, p *container.Process) (code int) {
 		return Fail(name, err)
 	}
 	return 0
+}
+
+// tellPorts prints the ports of the host that were chosen.
+func tellPorts(name string, c *container.Container, n *container.NetworkConfig) {
+	if n == nil || len(n.PortMappings) == 0 {
+		return
+	}
+	state, err := c.State()
+	if err != nil || state.Network == nil {
+		return
+	}
+	for i, m := range state.Network.PortMappings {
+		if n.PortMappings[i].HostPort == 0 && m.HostSocket == "" {
+			fmt.Fprintf(os.Stderr, "%s: published %v\n", name, m)
+		}
+	}
 }
 
 // Fail prints an error and returns the exit code for it.
