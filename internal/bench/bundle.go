@@ -36,6 +36,9 @@ func (s start) makeBundle() error {
 		pts += " gid=5"
 	}
 	linux["namespaces"] = namespaces
+	if s.limits != nil {
+		linux["resources"] = s.ociResources()
+	}
 
 	kept := []string{
 		"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID",

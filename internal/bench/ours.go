@@ -21,6 +21,9 @@ func (s start) config() container.Config {
 	cfg := container.DefaultConfig()
 	cfg.Root = container.Directory(s.rootfs)
 	cfg.Namespaces.NewUser = s.userns
+	if s.limits != nil {
+		cfg.Resources = s.resources()
+	}
 	return cfg
 }
 

@@ -32,6 +32,7 @@ type start struct {
 	state  string // for the records of containers: in memory, as /run is
 	userns bool
 	args   []string // of the first process
+	limits []string // controllers to limit; nil: no cgroup
 }
 
 // prepareStart makes a root directory, and all who can start a container on it.
@@ -56,7 +57,7 @@ func newStart(f *field, dir string, userns bool, args ...string) (s start, err e
 		return s, err
 	}
 	f.end = append(f.end, func() { os.RemoveAll(state) })
-	s = start{dir, filepath.Join(dir, "rootfs"), state, userns, args}
+	s = start{dir: dir, rootfs: filepath.Join(dir, "rootfs"), state: state, userns: userns, args: args}
 	if err := s.makeRootfs(); err != nil {
 		return s, err
 	}
