@@ -24,6 +24,7 @@ func TestPodmanNetwork(t *testing.T) {
 	inOwnNetwork(t, func(t *testing.T) {
 		backends := 0
 		all := os.Getenv("CONTAINER_TEST_LONG") != ""
+		testenv.Need(t, testenv.Program("iptables", "iptables")) // what both of podman's ways run
 		for _, backend := range []struct{ name, program string }{{"cni", "/usr/lib/cni/bridge"}, {"netavark", "/usr/lib/podman/netavark"}} {
 			if _, err := os.Stat(backend.program); err != nil {
 				t.Logf("no %s: %v", backend.name, err)
