@@ -383,6 +383,16 @@ func hasLaunchersFiles(fd int) bool {
 	return false
 }
 
+// withinExecve tells whether a process has lost one memory to execve(2) and has not got the program's yet: it has a page for the
+// arguments, where a launcher has some fifty. The kernel closes the files a moment later. The directory belongs to the container's root by then, who may
+// see the numbers that are in use; for what is behind them the kernel asks as ptrace(2) does, and refuses.
+func withinExecve(pid int) bool {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	pages, _, _ := strings.Cut(string(text), " ")
+	n, err := strconv.Atoi(pages)
+	return err == nil && 0 < n && n < 10
+}
+
 func traceOne(pid int) {
 	dir := fmt.Sprintf("/proc/%d/", pid)
 	try := func(what string, err error) {
@@ -396,8 +406,8 @@ func traceOne(pid int) {
 			flags = unix.O_RDWR
 		}
 		fd, err := unix.Open(dir+name, flags|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-		if name == "fd" && err == nil && !hasLaunchersFiles(fd) {
-			err = unix.EPERM // within execve(2) the files are the program's already, and the name is not
+		if name == "fd" && err == nil && (!hasLaunchersFiles(fd) || withinExecve(pid)) {
+			err = unix.EPERM // only the name is still the launcher's
 		}
 		try(name, err)
 		unix.Close(fd)
