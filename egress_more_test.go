@@ -313,8 +313,7 @@ func TestEgressCreatedAndJoined(t *testing.T) {
 	withServers(t, func(t *testing.T, servers int) {
 		cfg := egressConfig(t)
 		cfg.Network.EgressAllow = []string{server4 + ":80"}
-		exe, _ := os.Executable()
-		cfg.Mounts = append(cfg.Mounts, Mount{Type: "bind", Source: exe, Target: "/inside"})
+		cfg.Mounts = append(cfg.Mounts, insideMount(t))
 		serve(t, servers, server4+":80", echo)
 		dir := t.TempDir()
 		c, err := New(dir, "egress", cfg)

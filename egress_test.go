@@ -120,14 +120,21 @@ func allowEgress(context.Context, EgressRequest) (EgressDecision, error) {
 	return EgressDecision{Allow: true, Special: true}, nil
 }
 
-// startInside starts the program in a container that is destroyed at the end of the test.
-func startInside(t testing.TB, cfg Config) *insider {
+// insideMount is the mount of the program.
+func insideMount(t testing.TB) Mount {
 	t.Helper()
+	testenv.Need(t, testenv.StaticTest)
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg.Mounts = append(cfg.Mounts, Mount{Type: "bind", Source: exe, Target: "/inside"})
+	return Mount{Type: "bind", Source: exe, Target: "/inside"}
+}
+
+// startInside starts the program in a container that is destroyed at the end of the test.
+func startInside(t testing.TB, cfg Config) *insider {
+	t.Helper()
+	cfg.Mounts = append(cfg.Mounts, insideMount(t))
 	c, err := New(t.TempDir(), "egress", cfg)
 	if err != nil {
 		t.Fatal(err)

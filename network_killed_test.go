@@ -41,12 +41,8 @@ func relayLife(o crashOrder) error {
 // startRelayLife starts the process. It returns how to kill it, and the program in its container.
 func startRelayLife(t *testing.T, cfg Config, point string) (dir string, in *insider, kill func()) {
 	t.Helper()
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
 	cfg.Detached = true
-	cfg.Mounts = append(cfg.Mounts, Mount{Type: "bind", Source: exe, Target: "/inside"})
+	cfg.Mounts = append(cfg.Mounts, insideMount(t))
 	dir = t.TempDir()
 	inR, inW := newPipe(t)
 	outR, outW := newPipe(t)

@@ -72,6 +72,14 @@ var StaticBusybox = Requirement{Name: "busybox", Probe: func() error {
 	return nil
 }}
 
+// StaticTest requires that the test binary itself is statically linked: the test runs it in a container that has no libraries.
+var StaticTest = Requirement{Name: "static", Probe: func() error {
+	if needsLoader("/proc/self/exe") {
+		return missing("CGO_ENABLED=0 go test", "the test binary needs libraries")
+	}
+	return nil
+}}
+
 // needsLoader tells whether a program is dynamically linked, or no ELF file at all.
 func needsLoader(path string) bool {
 	f, err := elf.Open(path)
