@@ -529,9 +529,7 @@ func inNamespaces(t *testing.T, f func(t *testing.T), flags ...string) {
 	cmd := exec.Command(testenv.LookPath("unshare"), append(flags, self, "-test.run=^"+t.Name()+"$", "-test.v=true")...)
 	cmd.Env = append(os.Environ(), nestedStage+"=1")
 	out, err := cmd.CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
-		t.Errorf("%v\n%s", err, out)
-	}
+	testenv.Again(t, out, err)
 }
 
 // mount mounts until the end of the test.

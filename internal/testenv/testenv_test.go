@@ -21,6 +21,7 @@ type recorder struct {
 func (r *recorder) Helper()                      {}
 func (r *recorder) Skipf(f string, args ...any)  { r.skipped = fmt.Sprintf(f, args...) }
 func (r *recorder) Fatalf(f string, args ...any) { r.failed = fmt.Sprintf(f, args...) }
+func (r *recorder) Errorf(f string, args ...any) { r.failed = fmt.Sprintf(f, args...) }
 
 func TestNeed(t *testing.T) {
 	met := Requirement{Name: "met", Probe: func() error { return nil }}
@@ -48,6 +49,28 @@ func TestNeed(t *testing.T) {
 		}
 		if said := r.skipped + r.failed; said != "" && !strings.HasPrefix(said, "needs ") {
 			t.Errorf("must=%q: says %q", test.must, said)
+		}
+	}
+}
+
+func TestAgain(t *testing.T) {
+	for _, test := range []struct {
+		out           string
+		err           error
+		skips, failed bool
+	}{
+		{"--- PASS: TestAgain (0.1s)\nPASS\n", nil, false, false},
+		{"--- PASS: TestAgain (0.1s)\nPASS\n", errors.New("it left things behind"), false, true},
+		{"--- SKIP: TestAgain (0.1s)\nPASS\n", nil, true, false},
+		{"--- SKIP: TestAgain (0.1s)\nPASS\n", errors.New("it left things behind"), false, true},
+		{"--- PASS: TestAgainst (0.1s)\nPASS\n", nil, false, true},
+		{"testing: warning: no tests to run\nPASS\n", nil, false, true},
+		{"--- FAIL: TestAgain (0.1s)\nFAIL\n", errors.New("exit status 1"), false, true},
+	} {
+		r := &recorder{TB: t}
+		Again(r, []byte(test.out), test.err)
+		if (r.skipped != "") != test.skips || (r.failed != "") != test.failed {
+			t.Errorf("%q, %v: skipped %q, failed %q", test.out, test.err, r.skipped, r.failed)
 		}
 	}
 }
