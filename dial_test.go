@@ -41,6 +41,18 @@ func upperEcho(t testing.TB, l net.Listener) {
 	}()
 }
 
+// greet sends who connects a word, and closes; until the listener is closed.
+func greet(l net.Listener, word string) {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		io.WriteString(conn, word)
+		conn.Close()
+	}
+}
+
 // answers tells whether a server that can be reached so is one of upperEcho; it may be somebody else's.
 func answers(network, address string) bool {
 	conn, err := net.DialTimeout(network, address, time.Second)
@@ -362,16 +374,7 @@ func TestDialHostileLinks(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer hl.Close()
-	go func() {
-		for {
-			conn, err := hl.Accept()
-			if err != nil {
-				return
-			}
-			conn.Write([]byte("host"))
-			conn.Close()
-		}
-	}()
+	go greet(hl, "host")
 	canary := filepath.Join(newCanary(t), "file")
 	c := execSleeper(t, cfg)
 	pid := os.Getpid()
@@ -411,15 +414,7 @@ func BenchmarkDial(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer l.Close()
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			conn.Close()
-		}
-	}()
+	go greet(l, "")
 	for b.Loop() {
 		conn, err := c.Dial(b.Context(), "tcp", "127.0.0.1:80")
 		if err != nil {

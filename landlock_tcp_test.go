@@ -28,15 +28,7 @@ func TestLandlockDetours(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			conn.Close()
-		}
-	}()
+	go greet(l, "")
 	restricted := landlockConfig(t, Landlock{RestrictTCP: true})
 	restricted.Namespaces.NewNet = false
 	attackerIn(t, restricted.Root.Dir)

@@ -632,16 +632,7 @@ func BenchmarkPublishConnections(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer l.Close()
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			conn.Write([]byte("x"))
-			conn.Close()
-		}
-	}()
+	go greet(l, "x")
 	addr := at4(published(b, c)[0].HostPort)
 	var d net.Dialer
 	b.RunParallel(func(pb *testing.PB) {
